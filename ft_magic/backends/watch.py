@@ -1,0 +1,214 @@
+"""The worker's eyes and ears during training: events out, requests in, complete checkpoints only.
+
+Imported in the worker alone, so heavy libraries stand at the top.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ft_magic.backends import Emit, Job
+from ft_magic.errors import RunError
+from ft_magic.run_folder import checkpoint_step
+
+PARTIAL = ".partial"  # the trainer writes checkpoints here; complete ones are renamed into place
+_KEEP_CHECKPOINTS = 2
+_STEP_WINDOW = 20  # steps behind the time-left estimate
+_POLL_S = 0.5  # how often a paused run looks for a request
+_KNOWN = {"loss", "grad_norm", "learning_rate", "epoch", "num_tokens"}
+
+
+@dataclass
+class Progress:
+    """What changes while a run goes on. Times are Unix seconds."""
+
+    started_t: float = field(default_factory=time.time)
+    step_began_t: float = 0.0
+    last_saved_t: float = field(default_factory=time.time)
+    step_s: deque[float] = field(default_factory=lambda: deque(maxlen=_STEP_WINDOW))
+    tokens: float = 0.0
+    answered_t: float = 0.0
+    best_eval: float = math.inf
+    best_step: int = 0
+    evals_since_best: int = 0
+    stop_reason: str = ""
+    failure: RunError | None = None
+
+
+class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
+    """Turns trainer callbacks into events and requests into trainer control."""
+
+    def __init__(self, job: Job, emit: Emit, *, sample: Any = None) -> None:
+        self.job, self.emit, self.sample = job, emit, sample
+        self.now = Progress()
+        request = job.folder.asked()
+        # A request left from before this start has been answered by it.
+        self.now.answered_t = request[1] if request else 0.0
+
+    # -- steps
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """Start the clock of a step."""
+        self.now.step_began_t = time.perf_counter()
+
+    def on_step_end(
+        self, _: TrainingArguments, state: TrainerState, control: TrainerControl, **__: Any
+    ) -> None:
+        """Stop the clock; ask for a save or a stop where one is due."""
+        self.now.step_s.append(time.perf_counter() - self.now.step_began_t)
+        self._answer(state.global_step, control)
+        spec = self.job.plan.spec
+        if spec.save_every and time.time() - self.now.last_saved_t > 60 * spec.save_every:
+            control.should_save = True
+        if spec.time_budget and time.time() - self.now.started_t > 60 * spec.time_budget:
+            self._stop(control, f"the time budget of {spec.time_budget:g} minutes is spent")
+        if not self.job.detached and self.job.folder.followers_gone():
+            self._stop(control, "the notebook that followed this run is gone")
+
+    def on_log(
+        self,
+        _: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **__: Any,
+    ) -> None:
+        """Tell a step."""
+        if not logs or "loss" not in logs:
+            return
+        tokens = float(logs.get("num_tokens", 0.0))
+        step_s = self.now.step_s[-1] if self.now.step_s else 0.0
+        new_tokens, self.now.tokens = tokens - self.now.tokens, tokens
+        metrics = {k: v for k, v in logs.items() if k not in _KNOWN and isinstance(v, int | float)}
+        self.emit(
+            "step",
+            step=state.global_step,
+            total_steps=state.max_steps,
+            epoch=state.epoch,
+            loss=logs["loss"],
+            learning_rate=logs.get("learning_rate"),
+            grad_norm=logs.get("grad_norm"),
+            tokens=tokens,
+            tokens_per_s=new_tokens / step_s if step_s and new_tokens > 0 else None,
+            step_s=step_s,
+            memory_bytes=process_memory_bytes(),
+            eta_s=(state.max_steps - state.global_step) * median(self.now.step_s or [0.0]),
+            metrics=metrics,
+        )
+        if not math.isfinite(logs["loss"]):
+            self.now.failure = _not_finite(state.global_step, float(logs["loss"]), self.job)
+            control.should_training_stop = True
+            control.should_save = False
+
+    # -- evaluations and checkpoints
+
+    def on_evaluate(
+        self,
+        _: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, Any] | None = None,
+        **__: Any,
+    ) -> None:
+        """Tell an evaluation; keep the best and stop early where the spec says so."""
+        found = {key.removeprefix("eval_"): value for key, value in (metrics or {}).items()}
+        if "loss" not in found:
+            return
+        loss = float(found.pop("loss"))
+        extra = {k: v for k, v in found.items() if k not in _KNOWN and isinstance(v, int | float)}
+        self.emit("eval", step=state.global_step, loss=loss, metrics=extra)
+        patience = self.job.plan.spec.early_stopping
+        if patience is None:
+            return
+        if loss < self.now.best_eval:
+            self.now.best_eval, self.now.best_step, self.now.evals_since_best = loss, state.global_step, 0
+            control.should_save = True
+        else:
+            self.now.evals_since_best += 1
+            if self.now.evals_since_best >= patience:
+                control.should_training_stop = True
+                self.emit(
+                    "warning",
+                    message=f"held-out loss has not improved for {patience} evaluations: stopping early.",
+                    fix=f"The result is the model of step {self.now.best_step}, the best one.",
+                )
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, _: TrainerControl, **__: Any) -> None:
+        """Move the checkpoint the trainer has finished writing under its final name; drop the oldest."""
+        if not state.is_world_process_zero:
+            return
+        written = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        final = self.job.folder.checkpoints / written.name
+        shutil.rmtree(final, ignore_errors=True)
+        written.rename(final)
+        self.now.last_saved_t = time.time()
+        self.emit("checkpoint", step=state.global_step, path=f"checkpoints/{final.name}")
+        self._rotate()
+
+    def _rotate(self) -> None:
+        found = sorted(self.job.folder.checkpoints.glob("checkpoint-*"), key=checkpoint_step)
+        for old in found[:-_KEEP_CHECKPOINTS]:
+            if checkpoint_step(old) != self.now.best_step:
+                shutil.rmtree(old)
+
+    # -- requests
+
+    def _answer(self, step: int, control: TrainerControl) -> None:
+        """Do what was asked through control.json since the last look."""
+        request = self.job.folder.asked()
+        if request is None or request[1] <= self.now.answered_t:
+            return
+        action, self.now.answered_t = request
+        if action == "stop":
+            self._stop(control, "asked to stop")
+        elif action == "save":
+            control.should_save = True
+        elif action == "sample" and self.sample is not None:
+            self.sample(step)
+        elif action == "pause":
+            self._pause(step, control)
+
+    def _pause(self, step: int, control: TrainerControl) -> None:
+        self.job.folder.update_state(status="paused")
+        while (request := self.job.folder.asked()) is not None and request[1] <= self.now.answered_t:
+            if not self.job.detached and self.job.folder.followers_gone():
+                break
+            time.sleep(_POLL_S)
+        self.job.folder.update_state(status="running")
+        self._answer(step, control)
+
+    def _stop(self, control: TrainerControl, reason: str) -> None:
+        self.now.stop_reason = self.now.stop_reason or reason
+        control.should_save = True
+        control.should_training_stop = True
+
+
+def _not_finite(step: int, loss: float, job: Job) -> RunError:
+    settings = job.plan.settings
+    causes = [f"the learning rate ({settings.learning_rate:g}) is too high: try a tenth"]
+    if settings.precision == "fp16":
+        causes.append("fp16 overflows: try precision: bf16 or fp32")
+    causes.append("a row holds damaged text: look at %ft data")
+    return RunError(
+        f"the loss became {loss} at step {step}, so training stopped; the checkpoints before it are kept.",
+        "Likely causes: " + "; ".join(causes) + ".",
+    )
+
+
+def process_memory_bytes() -> int:
+    """Return what training holds now: peak allocated GPU memory, or this process's resident memory."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,214 @@
+"""What the kernel sees of an evaluation: figures, samples and a verdict that show themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from ft_magic import jobs
+from ft_magic.errors import SpecError
+from ft_magic.ui.live import ProgressLine
+from ft_magic.ui.show import Shown, shown_table
+
+if TYPE_CHECKING:
+    from ft_magic.run import Run
+
+# A change of held-out loss smaller than this (nats a token) is not told from noise on small held-out sets.
+_NOTICEABLE_NATS = 0.01
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One held-out prompt: what was expected, and both answers."""
+
+    prompt: str
+    expected: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Before and after training on the held-out rows.
+
+    Attributes:
+        run: name of the run.
+        examples: held-out rows scored.
+        loss_before: mean loss of the base in nats a trained token, None without held-out rows.
+        loss_after: the same of the trained model.
+        accuracy_before: for pairs, share in which the better answer is likelier a token, else None.
+        accuracy_after: the same of the trained model.
+        scores_before: mean of each score over the samples, by name.
+        scores_after: the same of the trained model.
+        samples: answers to held-out prompts.
+        verdict: one plain sentence.
+    """
+
+    run: str
+    examples: int
+    loss_before: float | None
+    loss_after: float | None
+    accuracy_before: float | None
+    accuracy_after: float | None
+    scores_before: Mapping[str, float]
+    scores_after: Mapping[str, float]
+    samples: tuple[Sample, ...]
+    verdict: str
+
+    def shown(self) -> Shown:
+        """Return figures and samples as tables."""
+        rows: list[list[object]] = [
+            ["held-out loss (nats a token)", _f(self.loss_before), _f(self.loss_after)]
+        ]
+        if self.accuracy_after is not None:
+            rows.append(
+                ["better answer preferred", _share(self.accuracy_before), _share(self.accuracy_after)]
+            )
+        rows += [
+            [name, _share(self.scores_before[name]), _share(self.scores_after[name])]
+            for name in self.scores_after
+        ]
+        figures = shown_table(rows, ("", "before", "after"), title=f"{self.run}: {self.verdict}")
+        shown = self.samples[:4]
+        if not shown:
+            return figures
+        cells = [[s.prompt, s.expected, s.before, s.after] for s in shown]
+        return figures + shown_table(
+            cells,
+            ("prompt", "expected", "before", "after"),
+            title=f"{len(shown)} of {len(self.samples)} held-out samples",
+        )
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        shown = self.shown()
+        return {"text/html": shown.html, "text/plain": shown.text}
+
+    def __repr__(self) -> str:
+        return self.shown().text
+
+
+Score = Callable[[str, str, str], Any]
+
+
+def evaluate(run: Run, *, samples: int, score: Score | None, max_new_tokens: int) -> Evaluation:
+    """Evaluate a run; the work behind ``Run.evaluate``.
+
+    Raises:
+        RunError: the run has no result yet.
+        SpecError: nothing was held out.
+    """
+    model = run.model_reference()
+    if not run.folder.heldout_rows.exists():
+        raise SpecError(
+            f"run {run.name} held nothing out, so there is nothing to evaluate on.",
+            "Train with eval_fraction: 0.1, or give eval_data.",
+        )
+    arguments = {"run": str(run.path), "model": model, "samples": samples, "max_new_tokens": max_new_tokens}
+    with ProgressLine("Evaluating") as progress:
+        raw = jobs.call("evaluate", arguments, progress)
+    found = tuple(Sample(**sample) for sample in raw.pop("samples"))
+    before = _scores(score, [(s.prompt, s.before, s.expected) for s in found])
+    after = _scores(score, [(s.prompt, s.after, s.expected) for s in found])
+    result = Evaluation(
+        run=run.name,
+        examples=raw["examples"],
+        loss_before=raw["loss_before"],
+        loss_after=raw["loss_after"],
+        accuracy_before=raw.get("accuracy_before"),
+        accuracy_after=raw.get("accuracy_after"),
+        scores_before=before,
+        scores_after=after,
+        samples=found,
+        verdict=_verdict(raw, before, after),
+    )
+    run.emit("evaluated", **asdict(result))
+    run.report()
+    return result
+
+
+def _scores(score: Score | None, answers: Sequence[tuple[str, str, str]]) -> dict[str, float]:
+    """Return the mean of each score over all answers."""
+    if score is None or not answers:
+        return {}
+    table: dict[str, list[float]] = {}
+    for triple in answers:
+        for name, value in _named(score(*triple)).items():
+            table.setdefault(name, []).append(value)
+    return {name: fmean(values) for name, values in table.items()}
+
+
+def _named(value: Any) -> dict[str, float]:
+    """Read what a score function returned: a number, a flag, a dict of those, or an object with ``as_dict``."""
+    if isinstance(value, bool | int | float):
+        return {"score": float(value)}
+    if hasattr(value, "as_dict"):
+        value = value.as_dict()
+    if isinstance(value, Mapping):
+        return {str(name): float(part) for name, part in value.items()}
+    raise SpecError(
+        f"score returned {type(value).__name__}, which is no number.",
+        "Return a number, a flag, or a dict of names to numbers.",
+    )
+
+
+def _verdict(raw: Mapping[str, Any], before: Mapping[str, float], after: Mapping[str, float]) -> str:
+    """One plain sentence from the first score, or from the held-out loss."""
+    if after:
+        name = next(iter(after))
+        word = (
+            "better" if after[name] > before[name] else "worse" if after[name] < before[name] else "unchanged"
+        )
+        return f"{word}: {name} {_share(before[name])} before, {_share(after[name])} after."
+    if raw["loss_after"] is None:
+        return "no held-out rows to score."
+    change = raw["loss_after"] - raw["loss_before"]
+    if abs(change) < _NOTICEABLE_NATS:
+        return f"no noticeable change of the held-out loss ({change:+.3f})."
+    word = "better" if change < 0 else "worse on held-out rows (overfitted, or the learning rate is too high)"
+    return f"{word}: held-out loss {raw['loss_before']:.3f} before, {raw['loss_after']:.3f} after."
+
+
+def compare(run: Run, prompts: Sequence[str] | None, *, max_new_tokens: int) -> Shown:
+    """Return the answers of base and trained model side by side; the work behind ``Run.compare``."""
+    asked = list(prompts) if prompts is not None else _heldout_prompts(run)
+    before = generate(run, asked, max_new_tokens=max_new_tokens, temperature=0.0, base=True)
+    after = generate(run, asked, max_new_tokens=max_new_tokens, temperature=0.0, base=False)
+    rows = [list(cells) for cells in zip(asked, before, after, strict=True)]
+    return shown_table(rows, ("prompt", "base", run.name))
+
+
+def _heldout_prompts(run: Run, most: int = 4) -> list[str]:
+    from ft_magic.backends.rows import read
+    from ft_magic.evaluate.heldout import prompt_text
+
+    return [prompt_text(row) for row, _ in zip(read(run.folder.heldout_rows), range(most), strict=False)]
+
+
+def generate(
+    run: Run, prompts: Sequence[str], *, max_new_tokens: int, temperature: float, base: bool
+) -> list[str]:
+    """Answer prompts in the warm process; the work behind ``Run.generate``."""
+    if isinstance(prompts, str):
+        raise SpecError("prompts is one string.", f"Write a list: run.generate([{prompts[:30]!r}]).")
+    model = run.model_reference()
+    if base and model["adapter"] is None:
+        model["base"] = run.plan.model_folder
+    arguments = {
+        "model": model,
+        "prompts": list(prompts),
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "base": base,
+    }
+    with ProgressLine("Answering") as progress:
+        return list(jobs.call("generate", arguments, progress))
+
+
+def _f(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"

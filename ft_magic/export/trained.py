@@ -1,0 +1,120 @@
+"""The model exactly as training left it, in torch: base, 4-bit base as it computes, adapter on top."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ft_magic import hardware
+from ft_magic.errors import ExportError
+
+# Peak memory over the size of the weights while a model is loaded and adapted (135M model in float32: 1.5).
+LOADING_FACTOR = 1.6
+
+
+def load_trained(base: Path, adapter: Path | None, *, base_bits: int = 0, dtype: str = "float32") -> Any:
+    """Return base + adapter on the processor, ready for evaluation.
+
+    A 4-bit base is quantized the way training does it and then dequantized, so that every weight has the
+    value training computed with.
+
+    Args:
+        base: folder of the base model, or of the fully fine-tuned model.
+        adapter: folder of a PEFT adapter, or None.
+        base_bits: 4 where training held the base in NF4, else 0.
+        dtype: number format to hold and compute in: ``float32`` or ``bfloat16``.
+
+    Raises:
+        ExportError: a folder does not hold what it should.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    check_folders(base, adapter)
+    extra: dict[str, Any] = {}
+    if base_bits == 4:
+        from ft_magic.backends.quantized import nf4_config
+
+        extra["quantization_config"] = nf4_config("fp32")
+    elif base_bits:
+        raise ExportError(
+            f"base_bits={base_bits} is not known.", "Write 4 for a base held in NF4, 0 for any other."
+        )
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=getattr(torch, dtype), **extra)
+    if base_bits == 4:
+        # At once: the first forward pass of bitsandbytes on a CPU repacks the 4-bit weights, and what is
+        # dequantized after that is another matrix (0.50.2: logits off by 46).
+        model = model.dequantize()
+    if adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, adapter)
+    return model.eval()
+
+
+def logits(model: Any, ids: Sequence[int]) -> Any:
+    """Return float32 logits of one sequence: (tokens, vocabulary)."""
+    import torch
+
+    with torch.no_grad():
+        return model(torch.tensor([list(ids)])).logits[0].float()
+
+
+def kl_by_position(reference: Any, other: Any) -> Any:
+    """Return KL(reference || other) over the full vocabulary, in nats: (positions,).
+
+    Both are logits (positions, vocabulary). In float64: differences near 1e-6 drown in float32 sums over
+    50,000 tokens.
+    """
+    import torch
+
+    p = torch.log_softmax(reference.double(), -1)
+    q = torch.log_softmax(other.double(), -1)
+    return (p.exp() * (p - q)).sum(-1)
+
+
+def working_dtype(base: Path) -> str:
+    """Return the number format to work in: float32, or bfloat16 where float32 does not fit into memory."""
+    needed_bytes = count_weights(base) * 4 * LOADING_FACTOR
+    return "float32" if needed_bytes <= hardware.read().memory_free_bytes else "bfloat16"
+
+
+def count_weights(folder: Path) -> int:
+    """Return the number of weights of a model folder, read from the headers of its safetensors files.
+
+    Raises:
+        ExportError: the folder holds no safetensors file.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ExportError(
+            f"{folder} holds no .safetensors file.", "Save the model with save_pretrained first."
+        )
+    total = 0
+    for file in files:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(length))
+        total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
+    return total
+
+
+def check_folders(base: Path, adapter: Path | None) -> None:
+    """Refuse folders that are not what they should be.
+
+    Raises:
+        ExportError: no model in ``base``, or no adapter in ``adapter``.
+    """
+    if not (base / "config.json").is_file():
+        raise ExportError(
+            f"{base} is no model folder: it has no config.json.", "Give the folder of the base model."
+        )
+    if adapter is not None and not (adapter / "adapter_config.json").is_file():
+        raise ExportError(
+            f"{adapter} is no adapter folder: it has no adapter_config.json.",
+            "Give the adapter folder of a run; a full fine-tune has none (adapter=None).",
+        )

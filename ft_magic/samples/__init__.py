@@ -1,0 +1,31 @@
+"""Small data sets that ship with the package (Apache-2.0, written for it)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ft_magic.errors import DataError, nearest
+
+NAMES = {
+    "triage": "triage.jsonl",
+    "triage_heldout": "triage_heldout.jsonl",
+    "triage_pairs": "triage_pairs.jsonl",
+    "handbook": "handbook.txt",
+}
+
+
+def path(name: str) -> Path:
+    """Return the file of a sample data set.
+
+    ``triage`` and ``triage_heldout`` hold demonstrations (a customer message and its triage as JSON),
+    ``triage_pairs`` preferences for the same task, ``handbook`` raw text.
+
+    Raises:
+        DataError: no such sample.
+    """
+    if name not in NAMES:
+        raise DataError(
+            f"There is no sample data set '{name}'.{nearest(name, NAMES)}",
+            f"Choose one of: {', '.join(NAMES)}.",
+        )
+    return Path(__file__).with_name(NAMES[name])

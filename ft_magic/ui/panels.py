@@ -1,0 +1,298 @@
+"""Which curves a run shows, in which panels: plain values that ``charts`` and ``svg`` draw.
+
+Pure: a history in, frozen rows out. Every curve is thinned to a fixed number of points, so that what a
+notebook stores does not grow with the length of a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ft_magic.axes import METHODS
+from ft_magic.events import Event
+from ft_magic.ui.advice import findings, verdict
+from ft_magic.ui.history import History, Mark, Summary, summarise
+from ft_magic.ui.show import gib, number, seconds
+
+POINTS = 300
+# Raw losses of single batches jump; with more points than this a smoothed curve says more. In a small panel
+# more of them are needed before they blur.
+_SMOOTH_FROM, _SMOOTH_SMALL_FROM = 30, 100
+# Okabe and Ito's hues shifted to mid-tones: at least 3:1 against white and against #111111, and told apart by
+# people who do not see red and green.
+BLUE, ORANGE, GREEN, PURPLE, RED, TEAL = "#3b82f6", "#d97706", "#16a34a", "#a855f7", "#dc2626", "#0d9488"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line or row of points.
+
+    Attributes:
+        name: legend entry.
+        x: optimizer steps.
+        y: values, as many as steps.
+        colour: CSS colour.
+        style: ``line``, ``faint`` (raw values behind a smoothed line) or ``dots`` (line with markers).
+    """
+
+    name: str
+    x: tuple[int, ...]
+    y: tuple[float, ...]
+    colour: str
+    style: str = "line"
+
+
+@dataclass(frozen=True)
+class Sign:
+    """A mark with its place on the loss curve.
+
+    Attributes:
+        mark: what it says.
+        y: height on the loss curve.
+    """
+
+    mark: Mark
+    y: float
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One small chart.
+
+    Attributes:
+        title: what is drawn, with its unit.
+        curves: the lines.
+        latest: the newest value in words, shown beside the title.
+        small_numbers: whether ticks are better written as 2e-4.
+        from_zero: whether the axis starts at zero, so that small jitter looks small.
+    """
+
+    title: str
+    curves: tuple[Curve, ...]
+    latest: str = ""
+    small_numbers: bool = False
+    from_zero: bool = False
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Everything drawn of a run.
+
+    Attributes:
+        title: name, method and model.
+        summary: the numbers.
+        loss: the large panel.
+        side: learning rate, gradient norm, speed and memory.
+        method: panels of the method's own metrics.
+        signs: checkpoints, warnings, stop and resume on the loss curve.
+        notes: what to read below the curves: a problem, advice on unhealthy curves, the last warnings.
+    """
+
+    title: str
+    summary: Summary
+    loss: Panel
+    side: tuple[Panel, ...]
+    method: tuple[Panel, ...]
+    signs: tuple[Sign, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def last_step(self) -> int:
+        """Right end of every step axis: the last step planned, or drawn where none is known."""
+        drawn = max((curve.x[-1] for curve in self.loss.curves), default=0)
+        return max(drawn, self.summary.total_steps, 1)
+
+
+# Metrics that belong in one panel; any other metric gets a panel of its own.
+_METRIC_PANELS = (
+    ("reward margin", (("rewards/margins", "margin", BLUE),)),
+    ("share of pairs won", (("rewards/accuracies", "accuracy", GREEN),)),
+    ("rewards", (("rewards/chosen", "better answer", BLUE), ("rewards/rejected", "worse answer", ORANGE))),
+)
+# One row of small panels; more would make the chart taller than a screen.
+_MOST_METHOD_PANELS = 4
+_MOST_WARNINGS = 2
+
+
+def build(history: History, *, title: str | None = None, problem: str = "") -> Chart:
+    """Return what to draw of a run.
+
+    Args:
+        history: what happened.
+        title: heading; by default name, method, update and model.
+        problem: what to say if the run ended without a word of its own.
+    """
+    found = findings(history)
+    summary = summarise(history, verdict(history, found))
+    if problem and summary.status == "running":
+        summary = replace(summary, status="failed", verdict="ended without a word", eta_s=None)
+    loss = _loss_panel(history, summary)
+    return Chart(
+        title=title if title is not None else _title(history),
+        summary=summary,
+        loss=loss,
+        side=_side_panels(history, summary),
+        method=_method_panels(history),
+        signs=_signs(history.marks, loss),
+        notes=(*([problem] if problem else []), *(finding.text for finding in found), *_warnings(history)),
+    )
+
+
+def numbers_line(chart: Chart) -> str:
+    """Return the numbers of a run as one line of plain text."""
+    s = chart.summary
+    parts = [s.doing or s.status]
+    if s.step or s.total_steps:
+        parts.append(f"step {s.step}" + (f" of {s.total_steps}" if s.total_steps else ""))
+    if s.loss_last is not None:
+        parts.append(f"loss {number(s.loss_first)} \u2192 {number(s.loss_last)}")
+    if s.eval_last is not None:
+        parts.append(f"held-out {number(s.eval_first)} \u2192 {number(s.eval_last)}")
+    if s.tokens_per_s is not None:
+        parts.append(f"{number(s.tokens_per_s, 3)} tokens/s")
+    if s.memory_bytes is not None:
+        parts.append(gib(s.memory_bytes))
+    if s.elapsed_s:
+        parts.append(f"{seconds(s.elapsed_s)} so far" if s.status == "running" else seconds(s.elapsed_s))
+    if s.eta_s is not None:
+        parts.append(f"{seconds(s.eta_s)} left")
+    return " \u00b7 ".join(parts)
+
+
+def _warnings(history: History) -> list[str]:
+    """Return the newest warnings, each with what to do about it."""
+    return [
+        str(event.get("message") or event.kind) + (f" \u2192 {event.get('fix')}" if event.get("fix") else "")
+        for event in history.warnings[-_MOST_WARNINGS:]
+    ]
+
+
+def thin(
+    x: Sequence[int], y: Sequence[float], points: int = POINTS
+) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Return at most so many points of a curve: first, last, and the extremes of stretches between."""
+    if len(x) <= points:
+        return tuple(x), tuple(y)
+    stretches = (points - 2) // 2
+    inner = len(x) - 2
+    kept = [0]
+    for i in range(stretches):
+        start, end = 1 + inner * i // stretches, 1 + inner * (i + 1) // stretches
+        low = min(range(start, end), key=y.__getitem__)
+        high = max(range(start, end), key=y.__getitem__)
+        kept += sorted({low, high})
+    kept.append(len(x) - 1)
+    return tuple(x[i] for i in kept), tuple(y[i] for i in kept)
+
+
+def smooth(values: Sequence[float]) -> list[float]:
+    """Return the exponential moving average, without the pull of its start towards zero.
+
+    The window is a twentieth of the curve, between 5 and 100 points.
+    """
+    keep = 1 - 2 / (min(max(len(values) / 20, 5), 100) + 1)
+    total = weight = 0.0
+    out = []
+    for value in values:
+        total, weight = keep * total + value, keep * weight + 1
+        out.append(total / weight)
+    return out
+
+
+def _curve(name: str, x: Sequence[int], y: Sequence[float], colour: str, style: str = "line") -> Curve:
+    return Curve(name, *thin(x, y), colour, style)
+
+
+def _noisy(
+    name: str, x: Sequence[int], y: Sequence[float], colour: str, smooth_from: int
+) -> tuple[Curve, ...]:
+    """Return a curve of single batches: as it is when short, else faint with a smoothed curve on top."""
+    if not y:
+        return ()
+    if len(y) <= smooth_from:
+        return (_curve(name, x, y, colour),)
+    return _curve("each step" if name else "", x, y, colour, "faint"), _curve(name, x, smooth(y), colour)
+
+
+def _loss_panel(history: History, summary: Summary) -> Panel:
+    steps, losses = history.curve("loss")
+    curves = list(_noisy("training", steps, losses, BLUE, _SMOOTH_FROM))
+    eval_steps, evals = history.eval_curve()
+    if evals:
+        curves.append(_curve("held-out", eval_steps, evals, ORANGE, "dots"))
+    return Panel("loss", tuple(curves), number(summary.loss_last) if losses else "")
+
+
+def _side_panels(history: History, summary: Summary) -> tuple[Panel, ...]:
+    rates, norms = history.curve("learning_rate"), history.curve("grad_norm")
+    speeds, memory = history.curve("tokens_per_s"), history.curve("memory_bytes")
+    unit, size = ("GiB", 2**30) if max(memory[1], default=0) >= 2**30 else ("MiB", 2**20)
+    scaled = [value / size for value in memory[1]]
+    return (
+        Panel("learning rate", _one(*rates, PURPLE), number(_last(rates[1]), 2), small_numbers=True),
+        Panel("gradient norm", _one(*norms, TEAL), number(_last(norms[1]), 3)),
+        Panel("tokens/s", _one(*speeds, GREEN), number(summary.tokens_per_s, 3), from_zero=True),
+        Panel(f"memory, {unit}", _one(memory[0], scaled, RED), gib(_last(memory[1])), from_zero=True),
+    )
+
+
+def _one(x: Sequence[int], y: Sequence[float], colour: str) -> tuple[Curve, ...]:
+    return _noisy("", x, y, colour, _SMOOTH_SMALL_FROM)
+
+
+def _last(values: Sequence[float]) -> float | None:
+    return values[-1] if values else None
+
+
+def _method_panels(history: History) -> tuple[Panel, ...]:
+    """Return a panel for each group of metrics that the method's row names and the steps carry."""
+    planned = history.first.get("planned")
+    row = METHODS.get(str(planned.get("method"))) if planned else None
+    last = history.last.get("step")
+    carried = last.get("metrics") if last else None
+    wanted = [
+        key for key in (carried if isinstance(carried, dict) else ()) if row is None or key in row.metrics
+    ]
+    groups = [(title, [c for c in curves if c[0] in wanted]) for title, curves in _METRIC_PANELS]
+    known = {key for _, curves in groups for key, _, _ in curves}
+    groups += [(key, [(key, "", BLUE)]) for key in wanted if key not in known]
+    panels = [_metric_panel(history, title, curves) for title, curves in groups]
+    return tuple(panel for panel in panels if panel.curves)[:_MOST_METHOD_PANELS]
+
+
+def _metric_panel(history: History, title: str, curves: Sequence[tuple[str, str, str]]) -> Panel:
+    """Return a panel of metrics; ``curves`` holds (metric, legend entry, colour)."""
+    drawn: list[Curve] = []
+    for key, name, colour in curves:
+        x, y = history.curve(f"metrics/{key}")
+        drawn += _noisy(name, x, y, colour, _SMOOTH_SMALL_FROM)
+    latest = [curve.y[-1] for curve in drawn if curve.style == "line"]
+    return Panel(title, tuple(drawn), " / ".join(number(value, 3) for value in latest))
+
+
+def _signs(marks: Sequence[Mark], loss: Panel) -> tuple[Sign, ...]:
+    """Place marks on the training curve, the newest ``POINTS`` of them."""
+    training = next((curve for curve in loss.curves if curve.name == "training"), None)
+    if training is None:
+        return ()
+    return tuple(Sign(mark, _height(training, mark.step)) for mark in marks[-POINTS:])
+
+
+def _height(curve: Curve, step: int) -> float:
+    """Return the value of the point nearest to a step."""
+    return min(zip(curve.x, curve.y, strict=True), key=lambda point: abs(point[0] - step))[1]
+
+
+def _title(history: History) -> str:
+    planned = history.first.get("planned")
+    if planned is None:
+        return "run"
+    words = [planned.get("name"), planned.get("method"), planned.get("update")]
+    return " \u00b7 ".join(str(word) for word in [*words, model_name(planned)] if word)
+
+
+def model_name(planned: Event | None) -> str:
+    """Return the last part of the model's name or folder, empty where it is not known."""
+    told = str(planned.get("model") or "") if planned is not None else ""
+    return told.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
