@@ -47,6 +47,7 @@ def start(folder: RunFolder, *, python: str | None, environment: dict[str, str],
         inherited["PYTHONPATH"] = os.pathsep.join(
             [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
         )
+    (folder.path / "control.json").unlink(missing_ok=True)  # requests to an earlier worker are over
     folder.update_state(status="planned", detached=detached)
     if not detached:
         folder.beat()

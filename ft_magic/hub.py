@@ -13,7 +13,7 @@ from ft_magic.progress import Progress
 # Everything a causal language model is loaded from; no pickles, no other frameworks' copies.
 FILES = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
 COPIES = ["original/*", "onnx/*", "openvino/*", "consolidated*"]
-# snapshot_download asks the hub without a time limit (huggingface_hub 1.33 waits for ever on a silent one), so
+# snapshot_download asks the hub without a time limit (huggingface_hub 1.33 waits for ever); so
 # we ask first ourselves; one retry inside makes it twice this.
 TIMEOUT_S = 5.0
 

@@ -59,8 +59,12 @@ class FineTuning(Magics):  # type: ignore[misc]  # IPython has no complete types
         return self._seen(result)
 
     def _seen(self, run: Any) -> Any:
-        """Keep a run that was followed to its end out of this cell's output: its live chart stands there."""
-        if getattr(run, "status", _UNDER_WAY[0]) in _UNDER_WAY:
+        """Keep a run that was followed to its end out of a notebook cell's output: its live chart stands there.
+
+        The run stays the cell's value (``Out[n]``, ``r = %sft ...``), and later cells show it as usual.
+        """
+        notebook = getattr(self.shell, "kernel", None) is not None
+        if not notebook or getattr(run, "status", _UNDER_WAY[0]) in _UNDER_WAY:
             return run
         made = self.shell.execution_count
 

@@ -12,7 +12,7 @@ from pathlib import Path
 DISTRIBUTION = "ft-magic"
 _PROJECT_FILE = Path(__file__).parents[1] / "pyproject.toml"
 _NEED = re.compile(r"\s*([A-Za-z0-9][\w.-]*)\s*(?:\[[^\]]*\])?\s*\(?([^;)]*)\)?\s*(?:;(.*))?")
-_CLAUSE = re.compile(r"(>=|<=|==|!=|~=|>|<)\s*([0-9][\w.]*)(\.\*)?")
+_CLAUSE = re.compile(r"(>=|<=|==|!=|~=|>|<)\s*([0-9]\w*(?:\.\w+)*)(\.\*)?")
 _EXTRA = re.compile(r"""extra\s*==\s*['"]([\w-]+)['"]""")
 _FIRST_NUMBERS = re.compile(r"\d+(?:\.\d+)*")
 

@@ -110,7 +110,7 @@ def load(text: str, *, where: str = "body") -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        number = next(i for i, line in enumerate(text.splitlines()) if line.split("#")[0].strip())
+        number = next((i for i, line in enumerate(text.splitlines()) if line.split("#")[0].strip()), 0)
         raise _line_error(text, number, where, "it is no `key: value`")
     return value
 
@@ -123,6 +123,8 @@ def load_value(text: str) -> Any:
     """
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
         return text[1:-1]
+    if text.startswith("#"):
+        return text  # no comment: the line has no comments
     try:
         value = yaml.load(text, Loader=_Loader)  # noqa: S506  derives from SafeLoader
     except yaml.YAMLError:

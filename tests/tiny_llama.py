@@ -63,7 +63,7 @@ def make_tokenizer(folder: Path) -> None:
 
 
 def make_adapter(base: Path, folder: Path, *, seed: int = 1, scale: float = 0.1, **options: object) -> Path:
-    """Write a LoRA adapter whose B matrices are random instead of zero, as training would leave them."""
+    """Write a LoRA adapter whose zero matrices are random instead, as training would leave them."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -76,7 +76,7 @@ def make_adapter(base: Path, folder: Path, *, seed: int = 1, scale: float = 0.1,
     )
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "lora_B" in name or "lora_embedding_B" in name:
+            if "lora_B" in name or "lora_embedding_A" in name:  # those that start as zeros
                 parameter.normal_(0, scale)
     model.save_pretrained(folder)
     return folder

@@ -25,7 +25,7 @@ def train(job: Job, emit: Emit) -> Outcome:
     plan, folder = job.plan, job.folder
     options = plan.spec.trainer
     total = plan.settings.total_steps
-    answered = (folder.asked() or ("", 0.0))[1]
+    answered = 0.0
     emit("loaded", model=plan.model_name, trainable_parameters=0, total_parameters=0, seconds=0.0)
     first = checkpoint_step(job.checkpoint) + 1 if job.checkpoint else 1
     for step in range(first, total + 1):

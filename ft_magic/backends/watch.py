@@ -52,9 +52,6 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
     def __init__(self, job: Job, emit: Emit, *, sample: Any = None) -> None:
         self.job, self.emit, self.sample = job, emit, sample
         self.now = Progress()
-        request = job.folder.asked()
-        # A request left from before this start has been answered by it.
-        self.now.answered_t = request[1] if request else 0.0
 
     # -- steps
 

@@ -23,7 +23,8 @@ from ft_magic.progress import Progress, silent
 # Folded, not yet rounded: float32 0.5e-9 (one LoRA matrix of 210 left out: 1.9e-5); bfloat16 0.0024-0.0041,
 # because every activation is rounded.
 FOLD_KL_LIMITS = {"float32": 1e-6, "bfloat16": 0.02}
-# Written in 16 bits: float32 0.00009-0.0003 from rounding the weights. The limits are about six times that.
+# Written in 16 bits: float32 0.00009 to 0.0003 from rounding the weights. The limits are about six times
+# that.
 KL_LIMITS = {"float32": 0.002, "bfloat16": 0.02}
 BYTES = {"bfloat16": 2, "float16": 2, "float32": 4}
 # Largest piece in which weights are written: the writer copies one piece at a time.
@@ -234,7 +235,7 @@ def _check_tokenizer(folder: Path, rows: int) -> None:
 def _difference(
     model: Any, probes: Sequence[Sequence[int]], reference: Sequence[Any]
 ) -> tuple[float, float, int]:
-    """Return largest logit difference, mean KL in nats and positions compared: a model against a reference."""
+    """Return largest logit difference, mean KL in nats and positions compared: model against reference."""
     largest, kl_sum, tokens = 0.0, 0.0, 0
     for ids, expected in zip(probes, reference, strict=True):
         found = trained.logits(model, ids)
@@ -248,6 +249,6 @@ def _require(found: tuple[float, float, int], limit: float) -> None:
     _, kl, tokens = found
     if not kl <= limit:  # also true for NaN
         raise ExportError(
-            f"The merged model is not base + adapter: mean KL {kl:.2g} nats over {tokens} tokens, allowed {limit}.",
+            f"Merged is not base + adapter: mean KL {kl:.2g} nats over {tokens} tokens, allowed {limit}.",
             "Nothing was written. Was the adapter trained on this base, and with these bits (base_bits)?",
         )

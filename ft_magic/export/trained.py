@@ -50,10 +50,22 @@ def load_trained(base: Path, adapter: Path | None, *, base_bits: int = 0, dtype:
         # dequantized after that is another matrix (0.50.2: logits off by 46).
         model = model.dequantize()
     if adapter is not None:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, adapter)
+        model = _with_adapter(model, adapter)
     return model.eval()
+
+
+def _with_adapter(model: Any, adapter: Path) -> Any:
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(model, adapter)
+    except (RuntimeError, ValueError) as error:
+        # PEFT reports each mismatched tensor on a line of its own; the first says enough.
+        detail = " ".join(str(error).split())[:300]
+        raise ExportError(
+            f"The adapter in {adapter} does not fit this base model: {detail}",
+            "Give the base model it was trained on.",
+        ) from error
 
 
 def logits(model: Any, ids: Sequence[int]) -> Any:

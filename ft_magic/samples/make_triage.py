@@ -72,7 +72,7 @@ def examples(words: Words, count: int, rng: random.Random) -> list[Example]:
 def _example(words: Words, intent: str, rng: random.Random) -> Example:
     has_order = intent != "question" and rng.random() < 0.75
     order = f"{rng.choice(words.letters)}-{rng.randint(1000, 9999)}" if has_order else None
-    urgent = rng.random() < 0.4
+    urgent = rng.random() < 0.5
     core = rng.choice(words.cores[intent]).format(item=rng.choice(words.items))
     tone = rng.choice(words.hurry) if urgent else rng.choice((*words.calm, "", "", "", ""))
     middle = [core]

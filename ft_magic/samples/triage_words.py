@@ -135,7 +135,11 @@ TRAIN = Words(
         "I need it by tomorrow.", "This is urgent.", "Please answer today.", "The party is tonight.",
         "It is a birthday present for Friday.", "We leave on holiday tomorrow.", "Please hurry.",
         "I need an answer right away.", "It cannot wait.", "Please reply as soon as possible.",
-        "I need this solved today.", "ASAP please.",
+        "I need this solved today.", "ASAP please.", "Our guests arrive this evening.",
+        "Please call me back at once.", "It must be fixed before the weekend.", "Very urgent!",
+        "I am in a great hurry.", "Tomorrow is too late.", "My train goes in two hours, so please be fast.",
+        "I have to know today.", "It is an emergency.", "The birthday is tomorrow.",
+        "Please deal with this immediately.", "I need help now.",
     ),
     calm=(
         "There is no hurry.", "Take your time.", "Thank you.", "Thanks a lot.", "Kind regards, Maria",

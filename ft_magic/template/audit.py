@@ -180,13 +180,17 @@ def check_template(
 
 
 def _tokenizer_of(value: Any) -> Tokenizer:
+    """Return the tokenizer of whatever names or is one."""
     if isinstance(value, Tokenizer):
         return value
     if hasattr(value, "apply_chat_template"):
         return Tokenizer.from_transformers(value)
+    folder = Path(value).expanduser()
+    if (folder / "tokenizer.json").is_file():  # a tokenizer alone is enough here, without any weights
+        return Tokenizer.load(folder)
     from ft_magic.models import resolve
 
-    return Tokenizer.load(value if isinstance(value, Path) else resolve(str(value)))
+    return Tokenizer.load(resolve(str(value)))
 
 
 def _facts(tokenizer: Tokenizer, rows: Data, max_length_tokens: int | None, train_on: str) -> list[RowFacts]:

@@ -204,6 +204,8 @@ def _plain(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return number(value)
+    if isinstance(value, str):
+        return value  # also Html, which str() would make plain text again
     # Five digits and more are easier to read in groups.
     return f"{value:,}" if isinstance(value, int) and abs(value) >= 10_000 else str(value)
 

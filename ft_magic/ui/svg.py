@@ -19,10 +19,10 @@ from ft_magic.ui.panels import (
     Curve,
     Panel,
     Sign,
-
     numbers_line,
     thin,
 )
+from ft_magic.ui.show import escape
 
 _TEXT, _GRID = "#7a828c", "rgba(128,128,128,0.28)"
 _WIDTH, _TITLE, _HEAD, _FOOT = 920, 26, 58, 34
@@ -71,8 +71,8 @@ def draw(chart: Chart, *, heading: bool = True) -> str:
     height = _HEAD + _PLOT + (_METHOD_ROW if chart.method else 0) + _FOOT - hidden
     across = (0.0, float(chart.last_step))
     opening = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" '
-        f'viewBox="0 {hidden} {_WIDTH} {height}" font-family="system-ui,sans-serif" font-size="11" fill="{_TEXT}">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}" fill="{_TEXT}" '
+        f'viewBox="0 {hidden} {_WIDTH} {height}" font-family="system-ui,sans-serif" font-size="11">'
     )
     parts = [
         opening,

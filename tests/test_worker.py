@@ -1,0 +1,179 @@
+"""Real training in real worker processes, on a random Llama of 60 thousand weights."""
+
+import hashlib
+import os
+import signal
+import time
+
+import pytest
+from rows import demos, pairs, texts
+
+import ft_magic as ft
+from ft_magic.errors import RunError
+
+SPEC = {"max_steps": 6, "batch_size": 4, "save_steps": 2, "eval_steps": 3, "learning_rate": 1e-2, "detach": True}
+
+
+def train(tiny, rows=None, **more):
+    run = ft.finetune(model=str(tiny), data=rows or demos(), **(SPEC | more))
+    assert run.wait(120) == "finished", run.logs()
+    return run
+
+
+def digests(folder):
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
+
+
+def tensors(file):
+    from safetensors.torch import load_file
+
+    return load_file(file)
+
+
+def until_step(run, step):
+    deadline = time.monotonic() + 120
+    while not any(e.kind == "step" and e["step"] >= step for e in run.events()):
+        assert time.monotonic() < deadline, run.logs()
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tiny, tmp_path_factory):
+    """One finished run, with dropout so that every random number counts."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FT_MAGIC_RUNS", str(folder / "runs"))
+        patch.setenv("FT_MAGIC_CACHE", str(folder / "cache"))
+        return train(tiny, max_steps=12, lora_dropout=0.1)
+
+
+def test_the_loss_falls_and_every_event_is_told(uninterrupted):
+    kinds = {event.kind for event in uninterrupted.events()}
+    assert {"planned", "started", "loaded", "step", "eval", "checkpoint", "finished"} <= kinds
+    losses = [row["loss"] for row in uninterrupted.metrics()]
+    assert len(losses) == 12
+    assert losses[-1] < losses[0] - 0.1
+    row = uninterrupted.metrics()[-1]
+    assert row["tokens_per_s"] > 0
+    assert row["memory_bytes"] > 1e8
+    assert row["grad_norm"] > 0
+
+
+def test_no_checkpoint_but_the_last_two_is_kept_and_none_is_partial(uninterrupted):
+    names = sorted(path.name for path in uninterrupted.folder.checkpoints.glob("checkpoint-*"))
+    assert names == ["checkpoint-10", "checkpoint-12"]
+
+
+@pytest.mark.parametrize("step", [1, 5])
+def test_a_run_killed_at_any_step_resumes_to_the_same_bits(tiny, runs_folder, uninterrupted, step):
+    run = ft.finetune(model=str(tiny), data=demos(), **(SPEC | {"max_steps": 12, "lora_dropout": 0.1}))
+    until_step(run, step)
+    os.kill(run.pid, signal.SIGKILL)
+    assert run.wait(20) == "failed"
+    run.resume(detach=True)
+    assert run.wait(120) == "finished", run.logs()
+    assert digests(run.folder.adapter) == digests(uninterrupted.folder.adapter)
+
+
+def test_a_stopped_run_resumes_to_the_same_bits(tiny, runs_folder, uninterrupted):
+    run = ft.finetune(model=str(tiny), data=demos(), **(SPEC | {"max_steps": 12, "lora_dropout": 0.1}))
+    until_step(run, 2)
+    run.stop()
+    assert run.wait(60) == "stopped"
+    run.resume(detach=True)
+    assert run.wait(120) == "finished", run.logs()
+    assert digests(run.folder.adapter) == digests(uninterrupted.folder.adapter)
+
+
+def test_accumulation_is_the_same_step_as_one_batch(tiny, runs_folder):
+    whole = train(tiny, max_steps=2, save_steps=10, eval_fraction=0).metrics()
+    parts = train(tiny, max_steps=2, save_steps=10, eval_fraction=0, micro_batch_size=1).metrics()
+    for one, other in zip(whole, parts, strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-4)
+        assert other["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)
+
+
+def test_full_training_changes_every_matrix_and_keeps_the_tokenizer(tiny, runs_folder):
+    run = train(tiny, update="full", max_steps=2, learning_rate=1e-3)
+    before, after = tensors(tiny / "model.safetensors"), tensors(run.folder.model / "model.safetensors")
+    assert before.keys() == after.keys()
+    for name, weight in after.items():
+        assert (weight.float() != before[name].float()).any(), name
+    assert (run.folder.model / "tokenizer.json").read_bytes() == (tiny / "tokenizer.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("method", "rows", "update"),
+    [("cpt", texts, "lora"), ("dpo", pairs, "lora"), ("dpo", pairs, "full"), ("sft", demos, "qlora")],
+)
+def test_every_other_cell_of_the_grid_trains(tiny, runs_folder, method, rows, update):
+    run = train(tiny, rows(), method=method, update=update, max_steps=3, save_steps=3, eval_steps=3)
+    losses = [row["loss"] for row in run.metrics()]
+    assert all(loss > 0 for loss in losses)
+    if method == "dpo":
+        assert losses[0] == pytest.approx(0.6931, abs=2e-3)  # ln 2: policy and reference are still equal
+        assert run.metrics()[-1]["rewards/margins"] > 0
+    if update != "full":
+        matrices = tensors(run.folder.adapter / "adapter_model.safetensors")
+        changed = [name for name, value in matrices.items() if "lora_B" in name and value.abs().max() > 0]
+        assert len(changed) == 2 * 7  # seven linear layers in each of two blocks, none of the head
+
+
+def test_a_loss_that_is_no_number_stops_the_run_with_its_step(tmp_path, runs_folder):
+    import torch
+    from safetensors.torch import save_file
+    from tiny_llama import make_model
+
+    broken = make_model(tmp_path / "broken")
+    weights = tensors(broken / "model.safetensors")
+    weights["model.norm.weight"] = torch.full_like(weights["model.norm.weight"], float("nan"))
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    run = ft.finetune(model=str(broken), data=demos(), **SPEC)
+    assert run.wait(120) == "failed"
+    with pytest.raises(RunError, match="the loss became nan at step 1") as error:
+        run.attach()
+    assert "learning rate" in error.value.instead
+    assert not run.folder.adapter.exists()
+
+
+def test_early_stopping_keeps_the_best_step(tiny, runs_folder):
+    run = train(
+        tiny, max_steps=60, eval_steps=1, save_steps=1, early_stopping=2, learning_rate=0.5, warmup_ratio=0,
+        lr_scheduler_type="constant", eval_fraction=0.3,
+    )  # fmt: skip
+    evals = {e["step"]: e["loss"] for e in run.events() if e.kind == "eval"}
+    best = min(evals, key=evals.get)
+    assert max(evals) == best + 2 < 60
+    best_weights = tensors(run.folder.checkpoints / f"checkpoint-{best}" / "adapter_model.safetensors")
+    kept = tensors(run.folder.adapter / "adapter_model.safetensors")
+    assert all((kept[name] == value).all() for name, value in best_weights.items())
+
+
+def test_an_unknown_trainer_field_is_named_with_the_nearest(tiny, runs_folder):
+    run = ft.finetune(model=str(tiny), data=demos(), trainer={"max_grad_nrom": 1.0}, **SPEC)
+    assert run.wait(120) == "failed"
+    with pytest.raises(RunError, match="Did you mean 'max_grad_norm'"):
+        run.attach()
+
+
+def test_pause_waits_and_sample_answers(tiny, runs_folder):
+    run = ft.finetune(model=str(tiny), data=demos(), **(SPEC | {"max_steps": 400}))
+    until_step(run, 1)
+    run.sample()
+    deadline = time.monotonic() + 60
+    while not any(e.kind == "sample" for e in run.events()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    run.pause()
+    while run.status != "paused":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    before = len(run.events())
+    time.sleep(1.0)
+    assert len(run.events()) == before
+    run.resume(detach=True)
+    while len(run.events()) == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    run.stop()
+    assert run.wait(60) == "stopped"
