@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ft_magic import calls
-from ft_magic.errors import FTError, SpecError, nearest
+from ft_magic.errors import DataError, FTError, ModelError, SpecError, nearest
 
 if TYPE_CHECKING:
     from ft_magic.run import Run
@@ -84,9 +84,10 @@ def start(call: calls.Call, variables: Variables) -> Any:
     from ft_magic import launch
 
     values = call.resolved(variables)
-    if call.dry_run:
-        return _dry_run(launch.make_plan(**values), call)
-    return launch.finetune(**values)
+    try:
+        return _dry_run(launch.make_plan(**values), call) if call.dry_run else launch.finetune(**values)
+    except (DataError, ModelError) as error:
+        raise _with_dollar(error, call, variables) from error
 
 
 def keys() -> Shown:
@@ -227,6 +228,16 @@ def run(word: str | None, variables: Variables) -> Run:
         if not hint:
             raise
         raise SpecError(f"'{word}' is no run.{hint}", error.instead) from error
+
+
+def _with_dollar(error: FTError, call: calls.Call, variables: Variables) -> FTError:
+    """Return the error, with a hint where a value is the name of a variable and lacks its ``$``."""
+    for key in ("data", "eval_data", "model"):
+        word = call.values.get(key)
+        if isinstance(word, str) and word in (variables or {}):
+            instead = f"To use your variable {word}, write {key}: ${word}\n{error.instead}"
+            return type(error)(error.problem, instead.strip())
+    return error
 
 
 def _columns(text: str) -> dict[str, str]:

@@ -149,7 +149,12 @@ def _precision(spec: Spec, situation: Situation, device: str) -> Choice[str]:
     if spec.precision != "auto":
         return Choice(str(spec.precision), "asked for")
     if device == "cpu":
-        return Choice("fp32", "CPUs without native 16-bit arithmetic are slower in bf16")
+        return Choice(
+            "fp32",
+            "the safe choice on a CPU; write precision: bf16 to try its 16-bit units"
+            if situation.hardware.cpu_bf16
+            else "this CPU has no 16-bit arithmetic",
+        )
     capability = min(gpu.compute_capability for gpu in situation.hardware.gpus)
     if capability >= (8, 0):
         return Choice("bf16", "the GPU has bf16 arithmetic")
@@ -308,6 +313,7 @@ def worker_environment(device: str, threads: int) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "UNSLOTH_DISABLE_STATISTICS": "1",
         "WANDB_SILENT": "true",
+        "PYTHONHASHSEED": "0",  # PEFT writes a set into adapter_config.json: its order is part of the result
     }
     if device == "cuda":
         return common | {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}

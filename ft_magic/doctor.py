@@ -35,7 +35,7 @@ TORCHAO_VERSIONS = ">=0.16.0"
 TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
 
 _WIDEST = 90  # terminal columns a cell may take: a list of missing packages is longer than most cells
-_COLOURS = {"ok": GOOD, "note": "inherit", "warning": WARN, "problem": BAD}
+_COLOURS = {"ok": GOOD, "note": "#808080", "warning": WARN, "problem": BAD}
 # What each extra is for, and how much it matters that it is missing.
 _EXTRAS = {
     "": ("kernel side", "problem", "magics, specs and plans"),
@@ -171,7 +171,7 @@ def _torch(found: Hardware) -> Iterator[Finding]:
 
 
 def _torch_cuda() -> str:
-    """Return the CUDA version torch was built with, or an empty string; read from its source, not imported."""
+    """Return the CUDA version torch was built with, or an empty string; read from its files."""
     place = find_spec("torch")
     if place is None or place.origin is None:
         return ""

@@ -59,7 +59,7 @@ class FineTuning(Magics):  # type: ignore[misc]  # IPython has no complete types
         return self._seen(result)
 
     def _seen(self, run: Any) -> Any:
-        """Keep a run that was followed to its end out of a notebook cell's output: its live chart stands there.
+        """Keep a run that was followed to its end out of a notebook cell's output: its chart stands there.
 
         The run stays the cell's value (``Out[n]``, ``r = %sft ...``), and later cells show it as usual.
         """

@@ -147,7 +147,7 @@ class Run:
             return self if detach else self.attach()
         if self.status == "finished":
             raise RunError(
-                f"run {self.name} has finished.", f"Start from its result with model: ${self.name}."
+                f"run {self.name} has finished.", f"Start from its result with model: {self.name}."
             )
         plan = self.plan
         follow.start(
@@ -341,8 +341,14 @@ def last_run() -> Run | None:
 def runs() -> Runs:
     """Return every run of the runs folder, newest first."""
     folders = [file.parent for file in runs_dir().glob("[!.]*/run.json")]
-    folders.sort(key=lambda folder: (folder / "plan.json").stat().st_mtime, reverse=True)
+    folders.sort(key=_made_t, reverse=True)
     return Runs(tuple(Run(folder) for folder in folders))
+
+
+def _made_t(folder: Path) -> float:
+    """Unix time at which a run was planned: the plan is written once; a folder without one sorts by its state."""
+    plan = folder / "plan.json"
+    return (plan if plan.exists() else folder / "run.json").stat().st_mtime
 
 
 def open_run(name: str | Path) -> Run:

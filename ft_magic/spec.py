@@ -25,6 +25,12 @@ def _flag(value: Any) -> Any:
     return _WORDS.get(value.lower(), value) if isinstance(value, str) else value
 
 
+def _text(value: Any) -> Any:
+    """Let a number stand for its text: ``name: 2026``."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+Text = Annotated[str, BeforeValidator(_text)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 
 
@@ -37,7 +43,7 @@ class Spec(BaseModel):
     data: str = Field(description="a path, URL or hub id; in a cell, $name for a Python variable")
     method: str = Field("sft", description="which loss: one of the methods")
     update: str = Field("lora", description="which weights: one of the updates")
-    name: str | None = Field(None, description="name of the run folder; by default date, method and model")
+    name: Text | None = Field(None, description="name of the run folder; by default date, method and model")
     backend: Literal["auto", "trl", "unsloth", "fake"] = Field("auto", description="engine that trains")
     seed: int = Field(42, ge=0, lt=2**32, description="seed of data order and new weights (TRL's default)")
     learning_rate: float | None = Field(None, gt=0, le=1, description="peak learning rate")

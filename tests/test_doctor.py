@@ -22,10 +22,10 @@ def quiet_place(monkeypatch, tmp_path):
 
 
 def installed(monkeypatch, **versions):
-    """Let these be the only versions that differ from what is really installed; None = not installed."""
-    real = packages.version_of
-    names = {name.replace("_", "-"): version for name, version in versions.items()}
-    monkeypatch.setattr(packages, "version_of", lambda name: names.get(name, real(name)) or "")
+    """Let everything be installed in its lowest accepted version, except these; None = not installed."""
+    lowest = {need.name: need.versions.removeprefix(">=").partition(",")[0] for need in packages.needs()}
+    named = {name.replace("_", "-"): version for name, version in versions.items()}
+    monkeypatch.setattr(packages, "version_of", lambda name: (lowest | named).get(name) or "")
 
 
 def finding(result, topic):

@@ -21,12 +21,11 @@ def machine(tmp_path, monkeypatch):
 
     def write(**files):
         for name, text in files.items():
-            file = tmp_path / name.replace("__", "/")
+            file = tmp_path / "proc" / name.replace("__", "/")
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)
 
-    write(proc__meminfo=MEMINFO, proc__cpuinfo=CPUINFO)
-    write(**{"proc__self__cgroup": "0::/\n"})
+    write(meminfo=MEMINFO, cpuinfo=CPUINFO, self__cgroup="0::/\n")
     write.root = tmp_path
     return write
 
@@ -70,7 +69,7 @@ def test_cgroup_v2_without_a_limit_says_max(machine):
 
 
 def test_a_limit_on_a_group_further_up_counts(machine):
-    machine(**{"proc__self__cgroup": "0::/user/job\n"})
+    machine(self__cgroup="0::/user/job\n")
     cgroup(
         machine,
         user__job__memory_dot_max="max",
@@ -81,7 +80,7 @@ def test_a_limit_on_a_group_further_up_counts(machine):
 
 
 def test_cgroup_v1_limits_are_respected(machine):
-    machine(**{"proc__self__cgroup": "4:memory:/host/path\n2:cpu,cpuacct:/host/path\n0::/\n"})
+    machine(self__cgroup="4:memory:/host/path\n2:cpu,cpuacct:/host/path\n0::/\n")
     cgroup(
         machine,
         memory__memory_dot_limit_in_bytes="1000000000",
@@ -96,7 +95,7 @@ def test_cgroup_v1_limits_are_respected(machine):
 
 
 def test_cgroup_v1_without_a_limit_writes_a_huge_number(machine):
-    machine(**{"proc__self__cgroup": "4:memory:/\n2:cpu:/\n"})
+    machine(self__cgroup="4:memory:/\n2:cpu:/\n")
     cgroup(machine, memory__memory_dot_limit_in_bytes="9223372036854771712", cpu__cpu_dot_cfs_quota_us="-1")
     found = hardware.read(machine.root)
     assert found.memory_total_bytes == 16384000 * KIB

@@ -7,7 +7,7 @@ from notebook_shell import NotebookShell
 
 from ft_magic import run as run_module
 from ft_magic.axes import METHODS
-from ft_magic.errors import RunError, SpecError
+from ft_magic.errors import DataError, RunError, SpecError
 from ft_magic.run import Run
 
 
@@ -22,6 +22,7 @@ class FakePlan:
 @pytest.fixture
 def shell(tmp_path, monkeypatch):
     monkeypatch.setenv("FT_MAGIC_RUNS", str(tmp_path / "ft_runs"))
+    monkeypatch.setattr("ft_magic.models.resolve", lambda *_, **__: tmp_path)  # nothing is downloaded
     monkeypatch.setattr(run_module, "_last", None)
     made = NotebookShell()
     yield made
@@ -145,7 +146,7 @@ def test_a_dry_run_shows_the_plan_and_the_python_and_starts_nothing(shell, train
     before = sys.modules["ft_magic"]
     sys.modules["ft_magic"] = fake
     try:
-        exec(code, namespace)  # noqa: S102
+        exec(code, namespace)
     finally:
         sys.modules["ft_magic"] = before
     assert namespace["r"] == "RUN"
@@ -189,8 +190,14 @@ def test_an_error_shows_its_clean_lines_only(shell, trained, capsys):
     ]
 
 
+def test_a_forgotten_dollar_is_pointed_out(shell):
+    shell.variables["prefs"] = []
+    with pytest.raises(DataError, match=r"To use your variable prefs, write data: \$prefs"):
+        shell.run("%%sft r\nmodel: demo\ndata: prefs\n")
+
+
 def test_unknown_keys_are_errors_before_anything_starts(shell):
-    with pytest.raises(SpecError, match="unknown key 'modle'. Did you mean 'model'"):
+    with pytest.raises(SpecError, match=r"unknown key 'modle'\. Did you mean 'model'"):
         shell.run("%%sft r\nmodle: demo\ndata: x.json\n")
 
 

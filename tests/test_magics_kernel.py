@@ -1,15 +1,12 @@
 """The magics in a real kernel, with the fake backend's stand-in for training: display, completion, errors."""
 
 import json
-import os
-import queue
-import sys
 
 import pytest
 
-jupyter_client = pytest.importorskip("jupyter_client")
+pytest.importorskip("jupyter_client")
 
-TIMEOUT_S = 60
+from live_kernel import started  # noqa: E402  needs jupyter_client
 
 SETUP = """
 import json, os, pathlib
@@ -28,60 +25,12 @@ ft_magic.launch.finetune = finetune
 """
 
 
-class Kernel:
-    """A started kernel and what it answers."""
-
-    def __init__(self, manager, client):
-        self.manager, self.client = manager, client
-
-    def run(self, code):
-        """Run a cell and return its outputs: (type, text/plain or error lines)."""
-        sent = self.client.execute(code)
-        outputs = []
-        while True:
-            message = self.client.get_iopub_msg(timeout=TIMEOUT_S)
-            if message["parent_header"].get("msg_id") != sent:
-                continue
-            kind, content = message["msg_type"], message["content"]
-            if kind == "status" and content["execution_state"] == "idle":
-                return outputs
-            if kind in ("execute_result", "display_data"):
-                outputs.append((kind, content["data"].get("text/plain", "")))
-            elif kind == "error":
-                outputs.append((kind, content["traceback"]))
-            elif kind == "stream":
-                outputs.append((kind, content["text"]))
-
-    def complete(self, code):
-        """Return the completions at the end of ``code``."""
-        sent = self.client.complete(code, len(code))
-        while True:
-            try:
-                reply = self.client.get_shell_msg(timeout=TIMEOUT_S)
-            except queue.Empty:
-                pytest.fail("no completion came")
-            if reply["parent_header"].get("msg_id") == sent:
-                return reply["content"]["matches"]
-
-
 @pytest.fixture(scope="module")
 def kernel(tmp_path_factory):
-    runs = tmp_path_factory.mktemp("runs")
-    environment = os.environ | {"FT_MAGIC_RUNS": str(runs), "JUPYTER_PLATFORM_DIRS": "1"}
-    manager = jupyter_client.KernelManager()
-    manager.kernel_spec.argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    manager.start_kernel(env=environment)
-    client = manager.client()
-    client.start_channels()
-    try:
-        client.wait_for_ready(timeout=TIMEOUT_S)
-        made = Kernel(manager, client)
+    with started(tmp_path_factory.mktemp("runs")) as made:
         assert made.run("%load_ext ft_magic") == []
         assert made.run(SETUP) == []
         yield made
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
 
 
 def test_a_run_is_shown_once_and_bound(kernel):

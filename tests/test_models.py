@@ -1,5 +1,8 @@
+import hashlib
+import http.server
 import json
 import socket
+import threading
 import time
 
 import pytest
@@ -112,6 +115,84 @@ def test_a_hub_that_never_answers_does_not_hang(silent_hub):
     error = refusal("nobody/nothing")
     assert "cannot be reached" in error.problem
     assert time.monotonic() - began_s < 20  # the library alone waits for ever
+
+
+COMMIT = "a" * 40
+HUB_FILES = {
+    "config.json": b"{}",
+    "tokenizer.json": b"{}",
+    "model.safetensors": b"x" * 100_000,
+    "pytorch_model.bin": b"a pickle",
+    "onnx/model.safetensors": b"a copy",
+}
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """The few answers of the hub's HTTP interface that a download needs; one repository, ``org/name``."""
+
+    def log_message(self, *_):
+        pass
+
+    def do_GET(self):
+        headers, status = {}, 200
+        if "/api/models/org/name/tree" in self.path:
+            rows = [
+                {"type": "file", "path": k, "size": len(v), "oid": "b" * 40} for k, v in HUB_FILES.items()
+            ]
+            body = json.dumps(rows).encode()
+        elif "/api/models/org/name" in self.path:
+            body = json.dumps({"id": "org/name", "sha": COMMIT, "siblings": [], "tags": []}).encode()
+        elif "/org/name/resolve/" in self.path:
+            body = HUB_FILES[self.path.split("?")[0].split("/", 5)[5]]
+            headers = {"ETag": hashlib.sha1(body).hexdigest(), "X-Repo-Commit": COMMIT}
+        else:
+            body, status = b"{}", 404
+            headers = {"X-Error-Code": "GatedRepo" if "gated" in self.path else "RepoNotFound"}
+        self.send_response(status)
+        for name, value in {"Content-Length": len(body), **headers}.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    do_HEAD = do_GET  # noqa: N815  http.server's own naming
+
+
+@pytest.fixture
+def local_hub(tmp_path, monkeypatch):
+    import huggingface_hub.constants
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_hub_id_becomes_a_folder_with_weights_config_and_tokenizer_only(local_hub):
+    told = []
+    folder = models.resolve("org/name", progress=lambda *what: told.append(what))
+    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert told[-1] == ("downloading org/name (bytes)", 100_004, 100_004)
+
+
+def test_a_downloaded_model_needs_no_network_afterwards(local_hub):
+    folder = models.resolve("org/name")
+    local_hub.shutdown()
+    local_hub.server_close()
+    assert models.resolve("org/name") == folder
+
+
+def test_a_hub_id_that_does_not_exist_is_told_from_no_network(local_hub):
+    assert "The hub has no model 'org/other'" in refusal("org/other").problem
+
+
+def test_a_gated_model_says_where_to_ask(local_hub):
+    error = refusal("org/gated")
+    assert "is gated" in error.problem
+    assert "https://huggingface.co/org/gated" in error.instead
 
 
 def test_a_gguf_file_of_another_tokenizer_is_refused_with_a_way_on(tmp_path, monkeypatch):

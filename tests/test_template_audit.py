@@ -8,7 +8,7 @@ import tiny_tokenizer
 from test_template_render import DIVERGING, LLAMA2, THINKING, TWO
 
 from ft_magic.data import Data, load_data
-from ft_magic.errors import TemplateError
+from ft_magic.errors import ModelError, TemplateError
 from ft_magic.template import Tokenizer, check_template, render
 
 DEMO = Path.home() / ".cache/ft_magic/models/SmolLM2-135M-Instruct"
@@ -214,6 +214,11 @@ def test_transformers_tokenizers_and_folders_are_taken_as_they_are(tmp_path):
     lengths = check_template(folder, DEMOS).lengths
     assert check_template(str(folder), DEMOS).lengths == lengths
     assert check_template(transformers.AutoTokenizer.from_pretrained(str(folder)), DEMOS).lengths == lengths
+
+
+def test_what_is_no_model_is_refused():
+    with pytest.raises(ModelError, match="is no model or tokenizer"):
+        check_template(3, DEMOS)
 
 
 @pytest.mark.slow

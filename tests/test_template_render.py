@@ -98,7 +98,7 @@ def test_any_text_gives_mask_and_ids_of_equal_length_and_cuts_at_the_limit(
         row = {"prompt": prompt, "completion": answer}
         whole = render(tokenizer, row)
         assert len(whole.ids) == len(whole.mask) == whole.full_tokens
-        assert tokenizer.decode(whole.trained_ids).startswith(answer.strip()[:1])
+        assert tokenizer.decode(whole.trained_ids) == answer + "<|im_end|>"
         cut = render(tokenizer, row, max_length_tokens=limit)
         assert cut.ids == whole.ids[:limit]
         assert cut.mask == whole.mask[:limit]

@@ -191,8 +191,17 @@ def test_the_real_model_renders_and_tokenizes_as_transformers():
     @settings(deadline=None, max_examples=400)
     @given(messages=CONVERSATIONS)
     def agrees(messages):
-        assert render(ours, {"messages": messages}).ids == list(
-            theirs.apply_chat_template(messages, return_dict=False)
+        rendered = render(ours, {"messages": messages})
+        wanted = list(theirs.apply_chat_template(messages, return_dict=False))
+        if rendered.notes == ():
+            assert rendered.ids == wanted
+        else:  # an answer that begins with white space merges with the newline before it, unlike at inference
+            assert rendered.notes == ("inexact",)
+            assert any(turn["content"][:1].isspace() for turn in messages if turn["role"] == "assistant")
+            assert ours.decode(rendered.ids) == ours.decode(wanted)
+        prompt = list(
+            theirs.apply_chat_template(messages[:-1], add_generation_prompt=True, return_dict=False)
         )
+        assert prompt_ids(ours, messages[:-1]) == prompt
 
     agrees()

@@ -243,11 +243,9 @@ def test_the_figure_is_valid_plotly_with_the_same_traces_and_a_clear_ground():
 def test_a_figure_shown_in_a_notebook_carries_a_picture_for_exports(monkeypatch):
     pytest.importorskip("plotly")
     import IPython.display
-    import plotly.io
 
     shown = []
     monkeypatch.setattr(IPython.display, "display", lambda bundle, raw: shown.append(bundle))
-    monkeypatch.setattr(plotly.io.renderers, "default", "plotly_mimetype")
     charts.figure(sample_run())._ipython_display_()
     assert "application/vnd.plotly.v1+json" in shown[0]
     assert shown[0]["text/html"].startswith('<img src="data:image/svg+xml;base64,')

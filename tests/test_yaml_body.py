@@ -63,11 +63,10 @@ def test_every_integer_is_read_back(number):
 def test_any_text_is_read_or_refused_with_our_error(text):
     try:
         read = yaml_body.load(text)
-    except SpecError as error:
-        assert error.instead
-    else:
-        assert isinstance(read, dict)
-        assert all(isinstance(key, str) for key in read)
+    except SpecError:
+        return
+    assert isinstance(read, dict)
+    assert all(isinstance(key, str) for key in read)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +99,7 @@ def test_a_line_that_cannot_be_read_is_shown_with_what_to_write(body, line, inst
 
 
 def test_a_key_given_twice_names_both_lines():
-    with pytest.raises(SpecError, match="line 3: 'seed' is given twice .first in line 1"):
+    with pytest.raises(SpecError, match=r"line 3: 'seed' is given twice \(first in line 1\)"):
         yaml_body.load("seed: 1\nmodel: demo\nseed: 2")
 
 
@@ -145,7 +144,7 @@ def test_variables_take_the_place_of_references_in_lists_and_maps():
 
 
 def test_a_missing_variable_names_the_nearest_one():
-    with pytest.raises(SpecError, match="no variable 'prfs'. Did you mean 'prefs'"):
+    with pytest.raises(SpecError, match=r"no variable 'prfs'\. Did you mean 'prefs'"):
         yaml_body.resolve({"data": Reference("prfs")}, {"prefs": 1, "_prfs": 2})
 
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ft_magic import atomic, hardware
+from ft_magic import atomic
 from ft_magic.errors import ExportError
 from ft_magic.export import trained
+from ft_magic.export.room import check_room
 from ft_magic.export.tokenizer_files import copy_tokenizer_files
 from ft_magic.progress import Progress, silent
 
@@ -132,12 +133,7 @@ def _check_request(base: Path, adapter: Path | None, out: Path, dtype: str, into
     if out.resolve() in (base.resolve(), adapter.resolve() if adapter else None):
         raise ExportError(f"{out} is the folder that is read.", "Give another folder for the merged model.")
     needed_bytes = trained.count_weights(base) * BYTES[dtype] + DISK_MARGIN_BYTES
-    free_bytes = hardware.disk_free_bytes(out)
-    if free_bytes < needed_bytes:
-        raise ExportError(
-            f"The merged model takes {needed_bytes / 1e9:.2f} GB; {out.parent} has {free_bytes / 1e9:.2f}.",
-            "Free some room, or write to another folder (on Kaggle /tmp has the most).",
-        )
+    check_room(out.parent, needed_bytes, "The merged model")
 
 
 def _built_in_probes(tokenizer: Path) -> list[list[int]]:

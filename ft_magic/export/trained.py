@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
-import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ft_magic import hardware
 from ft_magic.errors import ExportError
+from ft_magic.export.safetensors_file import weights_of
 
 # Peak memory over the size of the weights while a model is loaded and adapted (135M model in float32: 1.5).
 LOADING_FACTOR = 1.6
@@ -68,12 +66,15 @@ def _with_adapter(model: Any, adapter: Path) -> Any:
         ) from error
 
 
-def logits(model: Any, ids: Sequence[int]) -> Any:
-    """Return float32 logits of one sequence: (tokens, vocabulary)."""
+def logits(model: Any, ids: Sequence[int], last: int = 0) -> Any:
+    """Return float32 logits of one sequence: (tokens, vocabulary), or of its ``last`` tokens alone."""
     import torch
 
+    # Every causal model of transformers 5 can leave out the logits nobody asked for; most of the memory is
+    # there.
+    extra = {"logits_to_keep": last} if last else {}
     with torch.no_grad():
-        return model(torch.tensor([list(ids)])).logits[0].float()
+        return model(torch.tensor([list(ids)]), **extra).logits[0].float()
 
 
 def kl_by_position(reference: Any, other: Any) -> Any:
@@ -106,13 +107,7 @@ def count_weights(folder: Path) -> int:
         raise ExportError(
             f"{folder} holds no .safetensors file.", "Save the model with save_pretrained first."
         )
-    total = 0
-    for file in files:
-        with file.open("rb") as stream:
-            (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(length))
-        total += sum(math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__")
-    return total
+    return sum(weight.elements for file in files for weight in weights_of(file))
 
 
 def check_folders(base: Path, adapter: Path | None) -> None:

@@ -22,15 +22,15 @@ TRAIN_EXAMPLES = 396
 HELD_OUT_EXAMPLES = 60
 REPEATED_EXAMPLES = 3
 PAIR_EXAMPLES = 120
-INSTRUCTION = "Turn this customer message into JSON with the keys intent, order, urgent and reply."
+INSTRUCTION = "Turn this message into JSON with the keys intent, order, urgent and reply."
 NO_ORDER_REPLY = "Please send us your order number."
 REPLIES = {
-    "delivery": "We are checking where order {order} is.",
-    "refund": "We will refund order {order} within two days.",
-    "exchange": "We will send you a label to exchange order {order}.",
-    "cancel": "We have stopped order {order} for you.",
-    "damage": "We are sorry and will replace order {order}.",
-    "question": "Thank you for asking, we will answer today.",
+    "delivery": "We are looking for your parcel.",
+    "refund": "We will refund you within two days.",
+    "exchange": "We will send you a return label.",
+    "cancel": "We have stopped your order.",
+    "damage": "We are sorry and will replace it.",
+    "question": "Thank you for asking, we will find out.",
 }
 INTENTS = tuple(REPLIES)
 
@@ -49,7 +49,7 @@ class Example:
         """The shop's own wording for the intent."""
         if self.order is None and self.intent != "question":
             return NO_ORDER_REPLY
-        return REPLIES[self.intent].format(order=self.order)
+        return REPLIES[self.intent]
 
     @property
     def answer(self) -> str:
@@ -72,7 +72,7 @@ def examples(words: Words, count: int, rng: random.Random) -> list[Example]:
 def _example(words: Words, intent: str, rng: random.Random) -> Example:
     has_order = intent != "question" and rng.random() < 0.75
     order = f"{rng.choice(words.letters)}-{rng.randint(1000, 9999)}" if has_order else None
-    urgent = rng.random() < 0.5
+    urgent = rng.random() < 0.45
     core = rng.choice(words.cores[intent]).format(item=rng.choice(words.items))
     tone = rng.choice(words.hurry) if urgent else rng.choice((*words.calm, "", "", "", ""))
     middle = [core]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ft_magic.data.data import Data, frame_of
 from ft_magic.data.load import load_data
 from ft_magic.data.quality import Finding, finding_line
-from ft_magic.errors import TemplateError
+from ft_magic.errors import ModelError, TemplateError
 from ft_magic.progress import Progress, silent
 from ft_magic.template.checks import CHECKS, RowFacts, findings_of
 from ft_magic.template.render import Rendered, RenderedPair, pair_scripts, render, render_pair, tokenized
@@ -165,11 +165,10 @@ def check_template(
         facts += _facts(tokenizer, rows[start : start + _BATCH_ROWS], max_length_tokens, train_on)
     told("checking the template", len(rows), len(rows))
     findings = findings_of(tokenizer, rows, facts)
-    levels = {finding.level for finding in findings}
     return Audit(
         tokenizer=tokenizer,
         data=rows,
-        verdict="broken" if "broken" in levels else "warning" if "warning" in levels else "ok",
+        verdict=_verdict(findings),
         findings=findings,
         lengths=tuple(fact.tokens for fact in facts),
         trained=tuple(fact.trained for fact in facts),
@@ -179,12 +178,22 @@ def check_template(
     )
 
 
+def _verdict(findings: Sequence[Finding]) -> str:
+    levels = {finding.level for finding in findings}
+    return next((level for level in ("broken", "warning") if level in levels), "ok")
+
+
 def _tokenizer_of(value: Any) -> Tokenizer:
     """Return the tokenizer of whatever names or is one."""
     if isinstance(value, Tokenizer):
         return value
     if hasattr(value, "apply_chat_template"):
         return Tokenizer.from_transformers(value)
+    if not isinstance(value, str | Path):
+        raise ModelError(
+            f"A {type(value).__name__} is no model or tokenizer.",
+            "Give 'demo', a model folder (of a run: run.merge()), a hub id or a tokenizer.",
+        )
     folder = Path(value).expanduser()
     if (folder / "tokenizer.json").is_file():  # a tokenizer alone is enough here, without any weights
         return Tokenizer.load(folder)

@@ -112,7 +112,7 @@ class Tokenizer:
         }
         template = tokenizer.chat_template
         return Tokenizer(
-            name=str(getattr(tokenizer, "name_or_path", "") or "tokenizer"),
+            name=Path(getattr(tokenizer, "name_or_path", "") or "tokenizer").name,
             codec=codec,
             named_tokens=named,
             special_ids=frozenset(tokenizer.all_special_ids) | frozenset(_added_specials(tokenizer)),

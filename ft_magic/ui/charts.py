@@ -11,6 +11,7 @@ from typing import Any
 
 from ft_magic.events import Event
 from ft_magic.ui import advice as _advice
+from ft_magic.ui.headline import numbers_line
 from ft_magic.ui.history import History, Summary, summarise
 from ft_magic.ui.panels import (
     BLUE,
@@ -24,7 +25,6 @@ from ft_magic.ui.panels import (
     Panel,
     Sign,
     build,
-    numbers_line,
 )
 from ft_magic.ui.show import escape
 
@@ -151,7 +151,7 @@ def _head(chart: Chart) -> list[Json]:
             **look,
             "xshift": -40,
             "yshift": 36,
-            "text": escape(numbers_line(chart)),
+            "text": escape(numbers_line(chart.summary)),
             "font": {"color": _TEXT},
         },
     ]

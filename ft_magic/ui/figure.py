@@ -5,9 +5,15 @@ Loaded by ``charts.figure`` only, because plotly is an extra and slow to import.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from plotly.graph_objects import Figure
+
+from ft_magic.ui.environment import front_end
+
+# These draw plotly through HTML of their own.
+_OWN_RENDERER = ("colab", "kaggle")
 
 
 class RunFigure(Figure):  # type: ignore[misc]  # plotly ships no types
@@ -27,6 +33,9 @@ class RunFigure(Figure):  # type: ignore[misc]  # plotly ships no types
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
-        # What plotly's renderer for this front end gives, which may have HTML of its own (Colab).
-        bundle = self._repr_mimebundle_(include=None, exclude=None)
-        display({"text/html": self._picture, "text/plain": "Figure of a run", **bundle}, raw=True)
+        if front_end() in _OWN_RENDERER:
+            super()._ipython_display_()
+            return
+        # Not plotly's renderer: outside these front ends it may put five megabytes of script into the notebook.
+        drawn = {"application/vnd.plotly.v1+json": json.loads(self.to_json())}
+        display({**drawn, "text/html": self._picture, "text/plain": "Figure of a run"}, raw=True)

@@ -146,8 +146,7 @@ class History:
 
     def not_a_number(self) -> int | None:
         """Return the first step whose loss was written and is no number, or None."""
-        steps = (s for s, e in self.steps.items() if "loss" in e.data and number_of(e, "loss") is None)
-        return next(steps, None)
+        return next((mark.step for mark in self.marks if mark.kind == "not a number"), None)
 
     def _fold(self, event: Event) -> None:
         self.status = _STATUS.get(event.kind, self.status)

@@ -9,8 +9,9 @@ from typing import Self
 
 from ft_magic.events import TERMINAL, Event
 from ft_magic.ui import charts, svg
+from ft_magic.ui.headline import headline, numbers_line
 from ft_magic.ui.history import History
-from ft_magic.ui.panels import BLUE, Chart, build, numbers_line
+from ft_magic.ui.panels import BLUE, Chart, build
 from ft_magic.ui.progress_line import ProgressLine
 from ft_magic.ui.screens import Bundle, Display, Frame, pick
 from ft_magic.ui.show import (
@@ -94,15 +95,29 @@ class Live:
     def _draw(self, problem: str = "") -> None:
         begun = self._clock()
         try:
-            title = None if "planned" in self._history.first else self._run_name
-            chart = build(self._history, title=title, problem=problem)
-            self._display(_frame(chart, final=self._closed))
+            self._display(self._frame(problem))
         except Exception as error:  # noqa: BLE001 - a front end may fail in any way; training must go on
             self._say_once(error)
         ended = self._clock()
         age_s = min((ended - self._started) * _AGE_SHARE, _AT_LEAST_EVERY_S)
         self._next = ended + max(_AT_MOST_EVERY_S, (ended - begun) / _COST_SHARE, age_s)
         self._dirty = False
+
+    def _frame(self, problem: str) -> Frame:
+        title = None if "planned" in self._history.first else self._run_name
+        head = headline(self._history, title=title, problem=problem)
+        s = head.summary
+        return Frame(
+            # The first note is what a terminal or log should not miss.
+            text=" \u00b7 ".join([f"{head.title}: {numbers_line(s)}", *head.notes[:1]]),
+            # Curves are built only where they are drawn: a log needs none.
+            bundle=lambda: bundle_of(build(self._history, title=title, problem=problem)),
+            # Not what is being done at the moment: that may change at every event, and a log would fill up.
+            stage=f"{s.status}/{len(self._history.warnings)}",
+            share=s.step / s.total_steps if s.total_steps else None,
+            elapsed_s=s.elapsed_s,
+            final=self._closed,
+        )
 
     def _say_once(self, error: Exception) -> None:
         if not self._broken:
@@ -113,28 +128,13 @@ class Live:
             )
 
 
-def _frame(chart: Chart, *, final: bool) -> Frame:
-    s = chart.summary
-    # The first note is what a log should not miss.
-    text = " \u00b7 ".join([f"{chart.title}: {numbers_line(chart)}", *chart.notes[:1]])
-    return Frame(
-        text=text,
-        bundle=lambda: bundle_of(chart),
-        # Not what is being done at the moment: that may change at every event, and a log would fill up.
-        stage=f"{s.status}/{sum(sign.mark.kind == 'warning' for sign in chart.signs)}",
-        share=s.step / s.total_steps if s.total_steps else None,
-        elapsed_s=s.elapsed_s,
-        final=final,
-    )
-
-
 def bundle_of(chart: Chart) -> Bundle:
     """Return a chart for a notebook: plotly's JSON, HTML with a picture and a table, and one line of text."""
     config = {"displayModeBar": False, "responsive": True}
     return {
         PLOTLY_MIME: {**charts.spec_of(chart), "config": config},
         "text/html": html_of(chart),
-        "text/plain": f"{chart.title}: {numbers_line(chart)}",
+        "text/plain": f"{chart.title}: {numbers_line(chart.summary)}",
     }
 
 

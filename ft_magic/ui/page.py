@@ -100,6 +100,8 @@ def _unit(key: str) -> bool:
 
 def label(key: str) -> str:
     """Return a key as words: ``mean_token_kl`` becomes ``mean token kl``; the unit is told by the value."""
+    if key.isupper():
+        return key  # the name of an environment variable
     for unit in ("_bytes", "_s"):
         key = key.removesuffix(unit)
     return key.replace("_", " ")

@@ -7,13 +7,12 @@ notebook stores does not grow with the length of a run.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ft_magic.axes import METHODS
-from ft_magic.events import Event
-from ft_magic.ui.advice import findings, verdict
-from ft_magic.ui.history import History, Mark, Summary, summarise
-from ft_magic.ui.show import gib, number, seconds
+from ft_magic.ui.headline import headline
+from ft_magic.ui.history import History, Mark, Summary
+from ft_magic.ui.show import gib, number
 
 POINTS = 300
 # Raw losses of single batches jump; with more points than this a smoothed curve says more. In a small panel
@@ -112,7 +111,6 @@ _METRIC_PANELS = (
 )
 # One row of small panels; more would make the chart taller than a screen.
 _MOST_METHOD_PANELS = 4
-_MOST_WARNINGS = 2
 
 
 def build(history: History, *, title: str | None = None, problem: str = "") -> Chart:
@@ -123,49 +121,17 @@ def build(history: History, *, title: str | None = None, problem: str = "") -> C
         title: heading; by default name, method, update and model.
         problem: what to say if the run ended without a word of its own.
     """
-    found = findings(history)
-    summary = summarise(history, verdict(history, found))
-    if problem and summary.status == "running":
-        summary = replace(summary, status="failed", verdict="ended without a word", eta_s=None)
-    loss = _loss_panel(history, summary)
+    head = headline(history, title=title, problem=problem)
+    loss = _loss_panel(history, head.summary)
     return Chart(
-        title=title if title is not None else _title(history),
-        summary=summary,
+        title=head.title,
+        summary=head.summary,
         loss=loss,
-        side=_side_panels(history, summary),
+        side=_side_panels(history, head.summary),
         method=_method_panels(history),
         signs=_signs(history.marks, loss),
-        notes=(*([problem] if problem else []), *(finding.text for finding in found), *_warnings(history)),
+        notes=head.notes,
     )
-
-
-def numbers_line(chart: Chart) -> str:
-    """Return the numbers of a run as one line of plain text."""
-    s = chart.summary
-    parts = [s.doing or s.status]
-    if s.step or s.total_steps:
-        parts.append(f"step {s.step}" + (f" of {s.total_steps}" if s.total_steps else ""))
-    if s.loss_last is not None:
-        parts.append(f"loss {number(s.loss_first)} \u2192 {number(s.loss_last)}")
-    if s.eval_last is not None:
-        parts.append(f"held-out {number(s.eval_first)} \u2192 {number(s.eval_last)}")
-    if s.tokens_per_s is not None:
-        parts.append(f"{number(s.tokens_per_s, 3)} tokens/s")
-    if s.memory_bytes is not None:
-        parts.append(gib(s.memory_bytes))
-    if s.elapsed_s:
-        parts.append(f"{seconds(s.elapsed_s)} so far" if s.status == "running" else seconds(s.elapsed_s))
-    if s.eta_s is not None:
-        parts.append(f"{seconds(s.eta_s)} left")
-    return " \u00b7 ".join(parts)
-
-
-def _warnings(history: History) -> list[str]:
-    """Return the newest warnings, each with what to do about it."""
-    return [
-        str(event.get("message") or event.kind) + (f" \u2192 {event.get('fix')}" if event.get("fix") else "")
-        for event in history.warnings[-_MOST_WARNINGS:]
-    ]
 
 
 def thin(
@@ -282,17 +248,3 @@ def _signs(marks: Sequence[Mark], loss: Panel) -> tuple[Sign, ...]:
 def _height(curve: Curve, step: int) -> float:
     """Return the value of the point nearest to a step."""
     return min(zip(curve.x, curve.y, strict=True), key=lambda point: abs(point[0] - step))[1]
-
-
-def _title(history: History) -> str:
-    planned = history.first.get("planned")
-    if planned is None:
-        return "run"
-    words = [planned.get("name"), planned.get("method"), planned.get("update")]
-    return " \u00b7 ".join(str(word) for word in [*words, model_name(planned)] if word)
-
-
-def model_name(planned: Event | None) -> str:
-    """Return the last part of the model's name or folder, empty where it is not known."""
-    told = str(planned.get("model") or "") if planned is not None else ""
-    return told.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]

@@ -13,9 +13,10 @@ from typing import Any
 from ft_magic import atomic, events
 from ft_magic.events import Event
 from ft_magic.ui import svg
+from ft_magic.ui.headline import model_name
 from ft_magic.ui.history import History, Summary
 from ft_magic.ui.page import any_html, label, pairs, table, words
-from ft_magic.ui.panels import Chart, build, model_name
+from ft_magic.ui.panels import Chart, build
 from ft_magic.ui.show import DASH, Html, count, escape, gib, number, seconds
 
 _STYLE = Path(__file__).parent / "assets" / "report.css"

@@ -10,6 +10,7 @@ import base64
 import math
 from dataclasses import dataclass
 
+from ft_magic.ui.headline import numbers_line
 from ft_magic.ui.panels import (
     ORANGE,
     PURPLE,
@@ -19,7 +20,6 @@ from ft_magic.ui.panels import (
     Curve,
     Panel,
     Sign,
-    numbers_line,
     thin,
 )
 from ft_magic.ui.show import escape
@@ -60,7 +60,7 @@ def image(chart: Chart, *, heading: bool = True) -> str:
         heading: whether title and verdict are part of the picture.
     """
     data = base64.b64encode(draw(chart, heading=heading).encode()).decode()
-    alt = f"Training chart of {chart.title}: {numbers_line(chart)}; {chart.summary.verdict}"
+    alt = f"Training chart of {chart.title}: {numbers_line(chart.summary)}; {chart.summary.verdict}"
     style = f"width:100%;max-width:{_WIDTH}px;height:auto;display:block;margin:4px 0"
     return f'<img src="data:image/svg+xml;base64,{data}" alt="{escape(alt)}" style="{style}">'
 

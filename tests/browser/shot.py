@@ -2,6 +2,7 @@
 
     python tests/browser/shot.py notebooks/00_raw_to_model.ipynb --out /tmp/shots            (light and dark)
     python tests/browser/shot.py notebook.ipynb --run --trust --theme dark
+    python tests/browser/shot.py notebook.ipynb --element .js-plotly-plot          (the first chart, twice as sharp)
     python tests/browser/shot.py ft_runs/run/report.html
 
 Needs Debian's chromium (or $CHROMIUM) and an environment with jupyterlab; drives the browser by its own
@@ -115,6 +116,16 @@ class Browser:
             mobile=False,
         )
 
+    def shot_element(self, path: Path, selector: str) -> Path:
+        """Save a picture of the first element that a CSS selector finds, twice as sharp as a screen."""
+        box = self.js(f"document.querySelector({json.dumps(selector)}).getBoundingClientRect().toJSON()")
+        clip = {key: box[key] for key in ("x", "y", "width", "height")}
+        answer = self.call(
+            "Page.captureScreenshot", format="png", clip=clip | {"scale": 2}, captureBeyondViewport=True
+        )
+        path.write_bytes(base64.b64decode(answer["data"]))
+        return path
+
     def shot(self, path: Path, height: int) -> list[Path]:
         """Save a picture of the page's first ``height`` pixels, in several files if it is very tall."""
         pieces = math.ceil(height / TALLEST)
@@ -169,51 +180,59 @@ def lab(folder: Path, theme: str = "light"):
                 _end(server)
 
 
-def shoot_notebook(
-    notebook: Path,
-    out: Path,
-    *,
-    theme: str = "light",
-    run: bool = False,
-    trust: bool = False,
-    run_s: float = 900,
-) -> list[Path]:
-    """Open a copy of a notebook in JupyterLab and save pictures of all of it.
+@contextlib.contextmanager
+def opened(
+    notebook: Path, *, theme: str = "light", run: bool = False, trust: bool = False, run_s: float = 900
+):
+    """Open a copy of a notebook in JupyterLab and yield the page.
 
     Args:
         notebook: the file; it is copied, together with nothing else, and never written.
-        out: folder of the pictures.
         theme: ``light`` or ``dark``.
         run: run all cells first.
         trust: open it as a trusted notebook; saved notebooks from elsewhere are untrusted.
         run_s: longest time the cells may take, in seconds.
     """
-    out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="notebook-") as folder:
         copy = Path(shutil.copy(notebook, folder))
         if trust:
-            subprocess.run(
-                [sys.executable, "-m", "jupyter", "trust", str(copy)], check=True, capture_output=True
-            )
+            command = [sys.executable, "-m", "jupyter", "trust", str(copy)]
+            subprocess.run(command, check=True, capture_output=True)
         with lab(Path(folder), theme) as address, Browser() as page:
             page.open(f"{address}/doc/tree/{copy.name}", dark=theme == "dark")
             page.wait(
                 "document.querySelectorAll('.jp-Cell').length > 0 && !document.querySelector('#jupyterlab-splash')"
             )
             if run:
-                page.js("window.jupyterapp.commands.execute('notebook:run-all-cells')")
-                time.sleep(1)
                 page.wait(
-                    "![...document.querySelectorAll('.jp-InputPrompt')].some(p => p.textContent.includes('*'))",
-                    run_s,
+                    "document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status == 'idle'"
                 )
-            # Not scrollHeight: JupyterLab lets one scroll past the end by a window's height.
-            height = _settle(
-                page,
-                "[...document.querySelectorAll('.jp-Cell')].at(-1).getBoundingClientRect().bottom"
-                " + document.querySelector('.jp-WindowedPanel-outer').scrollTop + 40",
-            )
-            return page.shot(out / f"{notebook.stem}-{theme}.png", height)
+                page.js("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
+                time.sleep(1)
+                busy = (
+                    "[...document.querySelectorAll('.jp-InputPrompt')].some(p => p.textContent.includes('*'))"
+                )
+                page.wait(f"!{busy}", run_s)
+            yield page
+
+
+def shoot_notebook(notebook: Path, out: Path, *, element: str = "", **how) -> list[Path]:
+    """Save pictures of a notebook in JupyterLab: all of it, or one element; ``how`` is what ``opened`` takes."""
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / f"{notebook.stem}-{how.get('theme', 'light')}.png"
+    with opened(notebook, **how) as page:
+        height = settle_notebook(page)
+        return [page.shot_element(path, element)] if element else page.shot(path, height)
+
+
+def settle_notebook(page: Browser) -> int:
+    """Make the window as tall as the notebook in it and return the height in pixels."""
+    # Not scrollHeight: JupyterLab lets one scroll past the end by a window's height.
+    return _settle(
+        page,
+        "[...document.querySelectorAll('.jp-Cell')].at(-1).getBoundingClientRect().bottom"
+        " + document.querySelector('.jp-WindowedPanel-outer').scrollTop + 40",
+    )
 
 
 def shoot_page(file: Path, out: Path, *, theme: str = "light") -> list[Path]:
@@ -288,11 +307,14 @@ def main() -> None:
     parser.add_argument("--theme", choices=[*THEMES, "both"], default="both")
     parser.add_argument("--run", action="store_true", help="run all cells first (notebooks)")
     parser.add_argument("--trust", action="store_true", help="open as a trusted notebook")
+    parser.add_argument("--element", default="", help="CSS selector of the one thing to show (notebooks)")
     given = parser.parse_args()
     for file in given.files:
         for theme in THEMES if given.theme == "both" else (given.theme,):
             if file.suffix == ".ipynb":
-                paths = shoot_notebook(file, given.out, theme=theme, run=given.run, trust=given.trust)
+                paths = shoot_notebook(
+                    file, given.out, theme=theme, run=given.run, trust=given.trust, element=given.element
+                )
             else:
                 paths = shoot_page(file, given.out, theme=theme)
             print(*paths, sep="\n")
