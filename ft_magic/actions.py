@@ -115,15 +115,8 @@ def runs(_arguments: Namespace, _variables: Variables) -> Any:
 def methods(_arguments: Namespace, _variables: Variables) -> Any:
     """Show which method, update and backend go together on this machine."""
     from ft_magic import hardware, plans
-    from ft_magic.ui.show import shown_table
 
-    cells: dict[tuple[str, str], list[str]] = {}
-    for cell in plans.grid(cpu=not hardware.read().gpus):
-        cells.setdefault((cell.method, cell.update), []).append(cell.reason or "works")
-    rows = [(*names, *answers) for names, answers in cells.items()]
-    return shown_table(
-        rows, ("method", "update", *plans.BACKENDS), title="What goes together on this machine"
-    )
+    return plans.grid(cpu=not hardware.read().gpus)
 
 
 def attach(arguments: Namespace, variables: Variables) -> Any:
@@ -154,8 +147,14 @@ def logs(arguments: Namespace, variables: Variables) -> Text:
 
 
 def evaluate(arguments: Namespace, variables: Variables) -> Any:
-    """Measure the held-out rows."""
-    return run(arguments.run, variables).evaluate()
+    """Measure the held-out rows, with a score function where one is named."""
+    score = value(arguments.score, variables) if arguments.score else None
+    if score is not None and not callable(score):
+        raise SpecError(
+            f"--score {arguments.score} is no function.",
+            "Write --score $fn, where fn(prompt, answer, expected) returns a number or a dict of numbers.",
+        )
+    return run(arguments.run, variables).evaluate(samples=arguments.samples, score=score)
 
 
 def compare(arguments: Namespace, variables: Variables) -> Any:
@@ -184,6 +183,19 @@ def chat(arguments: Namespace, variables: Variables) -> Any:
         return talk  # never wait for typing in a notebook: Run All must get through
     with talk:
         return Text(talk.say(text)) if text else talk.repl()
+
+
+def report(arguments: Namespace, variables: Variables) -> Path:
+    """Write the run's report page and return its path."""
+    return run(arguments.run, variables).report()
+
+
+def unload(_arguments: Namespace, _variables: Variables) -> Text:
+    """End the process that keeps a model loaded."""
+    from ft_magic import jobs
+
+    jobs.unload()
+    return Text("The process that kept a model loaded has ended; its memory is free.")
 
 
 def script(arguments: Namespace, variables: Variables) -> Text:

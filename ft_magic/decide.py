@@ -20,7 +20,10 @@ _DEFAULT_BATCH_EXAMPLES = 8  # effective batch of Unsloth's and TRL's published 
 _FEW_ROWS = 100  # below this, answers mostly memorise: LIMA (arXiv 2305.11206) needed 1,000 for a style
 _FEW_ROWS_EPOCHS = 3  # transformers' default; large sets get one pass (Unsloth's notebooks)
 _MANY_ROWS = 1000
-_LIVE_EVAL_EXAMPLES = 64  # held-out rows scored during training; evaluate scores all of them
+# Held-out rows scored during training: at most 64, and few enough that evaluating costs a fifth of training
+# (a forward pass is half of a LoRA step); evaluate scores all of them.
+_LIVE_EVAL_EXAMPLES = (8, 64)
+_LIVE_EVAL_SHARE = 0.2
 _EVALUATIONS = 5  # evaluations and checkpoints a run when the spec names no interval
 _CPU_FLOPS_PER_CORE = 4e10  # fp32 matmuls of small models, measured 30-65 GFLOP/s a core
 _WARMUP_RATIO = 0.05  # Unsloth's recipes warm up for 5 steps of about 100
@@ -260,6 +263,13 @@ def _warmup_steps(spec: Spec, steps: int) -> Choice[int]:
 
 def _interval(asked: int | None, default: int, why: str) -> Choice[int]:
     return Choice(asked, "asked for") if asked is not None else Choice(default, why)
+
+
+def _eval_examples(situation: Situation, trained_examples: int) -> Choice[int]:
+    least, most = _LIVE_EVAL_EXAMPLES
+    affordable = round(2 * _LIVE_EVAL_SHARE * trained_examples / _EVALUATIONS)
+    chosen = min(situation.heldout_examples, max(least, min(most, affordable)))
+    return Choice(chosen, "of the held-out rows while training, at a fifth of its cost; evaluate scores all")
 
 
 def _optim(spec: Spec, update: Update, device: str) -> Choice[str]:

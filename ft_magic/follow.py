@@ -28,8 +28,8 @@ class Display(Protocol):
     def update(self, events: list[Event]) -> None:
         """Show what the new events changed."""
 
-    def close(self) -> None:
-        """Show the final state."""
+    def close(self, problem: str = "") -> None:
+        """Show the final state, or what ended it without a word."""
 
 
 def start(folder: RunFolder, *, python: str | None, environment: dict[str, str], detached: bool) -> int:
@@ -121,13 +121,21 @@ def _until_end(folder: RunFolder, display: Display, timeout_s: float | None) -> 
                 beat_at = time.monotonic()
             time.sleep(_POLL_S)
         display_open = False
-        display.close()
+        display.close(_silent_end(folder))
     finally:
         if display_open:
             display.close()
     if folder.path in _children:
         _children.pop(folder.path).wait(_WARM_UP_S)
     return folder.status()
+
+
+def _silent_end(folder: RunFolder) -> str:
+    """Return what to show for a worker that ended without telling how, else an empty string."""
+    told = next((e for e in reversed(events.read(folder.events)) if e.kind in (*events.TERMINAL, "started")), None)
+    if told is not None and told.kind in events.TERMINAL:
+        return ""
+    return f"the worker was killed; %ft resume {folder.path.name} goes on"
 
 
 def stop_now(folder: RunFolder, *, patience_s: float = 10.0) -> None:

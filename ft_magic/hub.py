@@ -75,8 +75,9 @@ def _explained(hub_id: str, ways_on: str, error: Exception) -> ModelError:
             f"The hub has no model '{hub_id}', or it is private and HF_TOKEN does not open it.", ways_on
         )
     if "LocalEntryNotFoundError" in kinds:
-        offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
-        why = "HF_HUB_OFFLINE is set" if offline else "the hub cannot be reached"
+        from huggingface_hub import constants
+
+        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
         return ModelError(
             f"Model '{hub_id}' is no folder here and not whole in the local hub cache, and {why}.", ways_on
         )

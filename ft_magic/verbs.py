@@ -165,7 +165,14 @@ _ROWS = (
         actions.logs,
     ),
     Verb(
-        "evaluate", "Measure the held-out rows and show samples, before and after.", (_RUN,), actions.evaluate
+        "evaluate",
+        "Measure the held-out rows and show samples, before and after.",
+        (
+            _RUN,
+            _option("--samples", "held-out prompts to answer", type=int, default=8, metavar="N"),
+            _option("--score", "$fn with fn(prompt, answer, expected) -> number", kind="value", metavar="$FN"),
+        ),
+        actions.evaluate,
     ),
     Verb(
         "compare",
@@ -208,6 +215,8 @@ _ROWS = (
         actions.chat,
         "say",
     ),
+    Verb("report", "Write the run's report.html: asked, planned, happened, proven.", (_RUN,), actions.report),
+    Verb("unload", "End the process that keeps a model loaded and free its memory.", (), actions.unload),
     Verb("script", "Show the same run as a plain TRL script.", (_RUN,), actions.script),
 )
 VERBS: Mapping[str, Verb] = MappingProxyType({row.name: row for row in _ROWS})

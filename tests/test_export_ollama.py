@@ -59,7 +59,9 @@ def parse(text: str) -> list[tuple[str, str]]:
 
 
 def test_modelfile_names_the_file_its_stops_and_no_template(model):
-    text = modelfile(model, stops=["<|im_end|>", "<|endoftext|>"], num_ctx=2048, system="Be brief.\nAnswer in JSON.")
+    text = modelfile(
+        model, stops=["<|im_end|>", "<|endoftext|>"], num_ctx=2048, system="Be brief.\nAnswer in JSON."
+    )
     assert parse(text) == [
         ("FROM", "./tuned model.gguf"),
         ("stop", "<|im_end|>"),
@@ -76,7 +78,9 @@ def test_template_for_old_versions(model):
     assert "SYSTEM" not in text
 
 
-@given(system=st.text(st.characters(categories=["L", "N", "P", "S"], include_characters=" \n\t"), max_size=60))
+@given(
+    system=st.text(st.characters(categories=["L", "N", "P", "S"], include_characters=" \n\t"), max_size=60)
+)
 def test_system_prompt_comes_back_as_written_or_is_refused(model, system):
     try:
         text = modelfile(model, stops=["<|im_end|>"], num_ctx=512, system=system)
@@ -133,7 +137,13 @@ def test_written_beside_the_model(tmp_path):
 def test_run_lines_survive_the_shell(model, tmp_path):
     lines = run_lines(model, merged=tmp_path / "a b")
     assert shlex.split(lines.llama_cpp) == ["llama-cli", "-m", str(model)]
-    assert shlex.split(lines.ollama)[:5] == ["ollama", "create", "tuned-model", "-f", str(model.parent / "Modelfile")]
+    assert shlex.split(lines.ollama)[:5] == [
+        "ollama",
+        "create",
+        "tuned-model",
+        "-f",
+        str(model.parent / "Modelfile"),
+    ]
     assert shlex.split(lines.vllm) == ["vllm", "serve", str(tmp_path / "a b")]
     assert run_lines(model).vllm == ""
     assert run_lines(model, name="../Évil; rm").ollama.split()[2] == "vil-rm"

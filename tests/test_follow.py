@@ -146,7 +146,7 @@ def test_an_interrupt_stops_once_and_kills_at_the_second(start, monkeypatch):
             if len(said) < 1 and shown:
                 raise KeyboardInterrupt
 
-        def close(self):
+        def close(self, problem=""):
             pass
 
     assert follow.follow(run.folder, Impatient(), say=said.append) == "stopped"

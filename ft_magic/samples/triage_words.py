@@ -196,8 +196,9 @@ HELD_OUT = Words(
         "bar stool", "garden hose", "sewing box", "pepper mill", "ski gloves",
     ),
     hurry=(
-        "I need an answer by tomorrow.", "Please be quick, this matter is urgent.", "The wedding is tomorrow.",
-        "It has to be sorted out today.", "Please do hurry, my mother is waiting.",
+        "I need an answer by tomorrow.", "Please be quick, this matter is urgent.",
+        "The wedding is tomorrow.", "It has to be sorted out today.",
+        "Please do hurry, my mother is waiting.",
     ),
     calm=("No rush.", "Many thanks.", "Best regards, Anna", "Any time this month is fine.", "Cheers, Bill"),
     letters="FGH",

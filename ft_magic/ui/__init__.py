@@ -1,0 +1,1 @@
+"""What people see: charts, live output, tables and the report."""

@@ -36,6 +36,6 @@ class RunFigure(Figure):  # type: ignore[misc]  # plotly ships no types
         if front_end() in _OWN_RENDERER:
             super()._ipython_display_()
             return
-        # Not plotly's renderer: outside these front ends it may put five megabytes of script into the notebook.
+        # Not plotly's renderer: elsewhere it may put five megabytes of script into the notebook.
         drawn = {"application/vnd.plotly.v1+json": json.loads(self.to_json())}
         display({**drawn, "text/html": self._picture, "text/plain": "Figure of a run"}, raw=True)
