@@ -31,7 +31,7 @@ demo: $(VENV)/.base
 	mkdir -p notebooks/out
 	cd notebooks && ../$(BIN)/python -m jupyter nbconvert --to notebook --execute 00_raw_to_model.ipynb --output-dir out
 	cd notebooks/out && ../../$(BIN)/python -m jupyter nbconvert --to html 00_raw_to_model.ipynb
-	@$(BIN)/python -m ft_magic.demo_summary notebooks/out/00_raw_to_model.ipynb
+	@echo "Done. Look at notebooks/out/00_raw_to_model.html; the run is in notebooks/ft_runs/."
 
 test: $(VENV)/.unsloth
 	$(BIN)/python -m pytest

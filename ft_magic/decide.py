@@ -85,9 +85,7 @@ def make(spec: Spec, situation: Situation) -> Plan:
         "max_length": length,
         "warmup_steps": _warmup_steps(spec, steps.value),
         "eval_steps": _interval(spec.eval_steps, every, "about five evaluations a run"),
-        "eval_examples": Choice(
-            min(situation.heldout_examples, _LIVE_EVAL_EXAMPLES), "scored while training"
-        ),
+        "eval_examples": _eval_examples(situation, steps.value * batch.value),
         "save_steps": _interval(spec.save_steps, every, "about five checkpoints a run, the last two kept"),
         "optim": _optim(spec, update, device),
         "gradient_checkpointing": checkpointing,

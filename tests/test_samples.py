@@ -8,7 +8,7 @@ from ft_magic.errors import DataError
 from ft_magic.samples import make_triage, triage_words
 from ft_magic.samples.triage import KEYS, score, summary
 
-RIGHT = '{"intent": "refund", "order": null, "urgent": true, "reply": "Please send us your order number."}'
+RIGHT = '{"intent": "refund", "order": null, "item": "teapot", "reply": "Please send us your order number."}'
 
 
 def lines(name):
@@ -62,11 +62,18 @@ def test_an_order_number_in_the_answer_is_one_the_message_has(name):
         assert found == ([order] if order else [])
 
 
-def test_held_out_messages_share_no_phrasing_thing_or_urgency_with_training():
+@pytest.mark.parametrize("name", ["triage", "triage_heldout"])
+def test_the_item_in_the_answer_is_in_the_message(name):
+    for row in lines(name):
+        if row["output"]:
+            assert json.loads(row["output"])["item"] in row["input"].lower()
+
+
+def test_held_out_messages_share_no_phrasing_or_thing_with_training():
     train = " ".join(row["input"].lower() for row in lines("triage"))
     words = triage_words.HELD_OUT
     sentences = [core for cores in words.cores.values() for core in cores]
-    for text in (*words.items, *words.hurry, *words.calm):
+    for text in (*words.items, *filter(None, words.tones)):
         assert text.lower() not in train
     for sentence in sentences:
         for item in triage_words.TRAIN.items:
@@ -112,7 +119,7 @@ def test_anything_but_one_json_object_scores_nothing(answer):
     assert not (got.right_keys)
     assert not (got.intent)
     assert not (got.order)
-    assert not (got.urgent)
+    assert not (got.item)
     assert not (got.reply)
 
 
@@ -135,7 +142,7 @@ def test_one_more_key_is_not_the_right_keys():
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("urgent", 1), ("urgent", "true"), ("order", "null"), ("intent", None)]
+    ("field", "value"), [("item", ["teapot"]), ("order", "null"), ("intent", None), ("reply", 1)]
 )
 def test_a_field_of_another_type_is_wrong(field, value):
     got = score("p", json.dumps({**json.loads(RIGHT), field: value}), RIGHT)

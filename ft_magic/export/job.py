@@ -10,6 +10,7 @@ from typing import Any
 
 from ft_magic.backends import rows
 from ft_magic.evaluate import generate
+from ft_magic.export import calibration
 from ft_magic.export.certificate import certify
 from ft_magic.export.convert import to_gguf
 from ft_magic.export.merge import merge
@@ -18,9 +19,10 @@ from ft_magic.export.quantize import quantize
 from ft_magic.plans import Plan
 from ft_magic.progress import Progress
 from ft_magic.run_folder import RunFolder
-from ft_magic.template import Tokenizer, prompt_ids
+from ft_magic.template import Tokenizer, prompt_ids, render, render_pair
 
 SOURCE = "BF16"  # keeps the range of fp32; everything else is quantized from it
+_EXACT = ("Q8_0",)  # close enough that an importance matrix changes nothing
 _PLAIN = {"BF16": "bf16", "F16": "f16", "F32": "f32"}
 _CERTIFIED_PROMPTS = 16
 _PROBE_TOKENS = 256  # longest prompt the logits of merged and adapter are compared on
@@ -73,8 +75,8 @@ def export_job(
     target.mkdir(parents=True, exist_ok=True)
     generate.forget()
     names = [find_file_type(name).name for name in types]
-    files = _make_files(folder.path.name, Path(merged), target, names, progress)
     plan = _plan(folder)
+    files = _make_files(folder, plan, Path(merged), target, names, progress)
     certificate = certify(
         Path(model["base"]),
         Path(model["adapter"]) if model["adapter"] else None,
@@ -88,12 +90,16 @@ def export_job(
     return {"files": files, "verdict": certificate.verdict}
 
 
-def _make_files(
-    name: str, merged: Path, target: Path, types: Sequence[str], progress: Progress
+def _make_files(  # noqa: PLR0913  what to make of what, and where
+    folder: RunFolder, plan: Plan, merged: Path, target: Path, types: Sequence[str], progress: Progress
 ) -> list[dict[str, Any]]:
+    name = folder.path.name
     source = target / f"{name}-{SOURCE}.gguf"
     to_gguf(merged, source, outtype="bf16", name=name, then=[t for t in types if t not in _PLAIN], progress=progress)
     files = []
+    matrix = None
+    if any(kind not in _PLAIN and kind not in _EXACT for kind in types):
+        matrix = calibration.importance(merged, _training_ids(folder, plan), progress)
     for kind in types:
         path = target / f"{name}-{kind}.gguf"
         if kind == SOURCE:
@@ -102,7 +108,7 @@ def _make_files(
             to_gguf(merged, path, outtype=_PLAIN[kind], name=name, progress=progress)
             files.append({"path": str(path), "file_type": kind, "bytes": path.stat().st_size})
         else:
-            made = quantize(source, path, kind, progress=progress)
+            made = quantize(source, path, kind, imatrix=None if kind in _EXACT else matrix, progress=progress)
             files.append(
                 {
                     "path": str(path),
@@ -116,6 +122,18 @@ def _make_files(
     if SOURCE not in types:
         source.unlink()
     return files
+
+
+def _training_ids(folder: RunFolder, plan: Plan) -> list[list[int]]:
+    """Return training rows as token ids, enough to measure importance on."""
+    tokenizer = Tokenizer.load(plan.model_folder)
+    found: list[list[int]] = []
+    for row in rows.read(folder.train_rows):
+        shown = render_pair(tokenizer, row).chosen if plan.method.signal == "pair" else render(tokenizer, row)
+        found.append(list(shown.ids))
+        if sum(map(len, found)) >= calibration.TOKENS:
+            break
+    return found
 
 
 def _plan(folder: RunFolder) -> Plan:

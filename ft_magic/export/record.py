@@ -158,7 +158,7 @@ class Certificate:
         notes = [f"{form.name}: {form.says}" for form in self.forms]
         notes.append(
             f"{self.prompts} held-out prompts, {self.answer_tokens} answer tokens. KL: mean divergence from "
-            "the model as trained, nats a token. Same tokens and answers: greedy, against the model as trained."
+            "the model as trained, nats a token. Same tokens, same answers: greedy, against it."
         )
         title = f"Certificate: {self.verdict}. {self.says}"
         shown = shown_table([_badged(row) for row in rows], header, title=title, notes=notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -28,8 +29,6 @@ KL_LIMITS: Sequence[tuple[str, float]] = (
 # Beyond this many times its limit a form is not a rounded copy but another model: a converter that assumed
 # other expert weights was 50 times off (KL 0.10 in f32), a wrong rotary base or norm is further still.
 BROKEN_FACTOR = 4.0
-# Where answers part at two tokens this close, rounding decides; either answer is the model's.
-NEAR_TIE_NATS = 0.5
 
 
 @dataclass(frozen=True)
@@ -95,10 +94,11 @@ def _same_answers(found: Agreement) -> str:
     count = round(found.identical_share * len(found.answers))
     if count == len(found.answers):
         return "every greedy answer is the same"
-    text = f"{count} of {len(found.answers)} greedy answers are the same to the last token"
-    if found.widest_tie_nats <= NEAR_TIE_NATS:
-        return f"{text}, the others part where two tokens were nearly tied"
-    return text
+    times = math.exp(min(found.widest_tie_nats, 99))
+    return (
+        f"{count} of {len(found.answers)} greedy answers are the same to the last token; where others part, the "
+        f"trained model found its own token at most {times:.1f} times as likely"
+    )
 
 
 def _figure(value: float) -> str:

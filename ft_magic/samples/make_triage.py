@@ -3,8 +3,8 @@
 ``python -m ft_magic.samples.make_triage`` writes the files beside this script; the seed is fixed, so they are
 the same every time. Everything here was written for this package (Apache-2.0).
 
-The held-out messages use phrasings, things and urgency words that occur in no training message: only a model
-that learned the task, not the sentences, answers them.
+The held-out messages use phrasings and things that occur in no training message: only a model that learned
+the task, not the sentences, answers them.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ TRAIN_EXAMPLES = 396
 HELD_OUT_EXAMPLES = 60
 REPEATED_EXAMPLES = 3
 PAIR_EXAMPLES = 120
-INSTRUCTION = "Turn this message into JSON with the keys intent, order, urgent and reply."
+INSTRUCTION = "Turn this message into JSON with the keys intent, order, item and reply."
 NO_ORDER_REPLY = "Please send us your order number."
 REPLIES = {
-    "delivery": "We are looking for your parcel.",
-    "refund": "We will refund you within two days.",
-    "exchange": "We will send you a return label.",
-    "cancel": "We have stopped your order.",
-    "damage": "We are sorry and will replace it.",
-    "question": "Thank you for asking, we will find out.",
+    "delivery": "We are looking for your {item}.",
+    "refund": "We will refund the {item} within two days.",
+    "exchange": "We will send you a label for the {item}.",
+    "cancel": "We have stopped the {item}.",
+    "damage": "We are sorry and will replace the {item}.",
+    "question": "We will find out about the {item} for you.",
 }
 INTENTS = tuple(REPLIES)
 
@@ -42,19 +42,19 @@ class Example:
     message: str
     intent: str
     order: str | None
-    urgent: bool
+    item: str
 
     @property
     def reply(self) -> str:
         """The shop's own wording for the intent."""
         if self.order is None and self.intent != "question":
             return NO_ORDER_REPLY
-        return REPLIES[self.intent]
+        return REPLIES[self.intent].format(item=self.item)
 
     @property
     def answer(self) -> str:
         """The answer to learn: one line of JSON."""
-        fields = {"intent": self.intent, "order": self.order, "urgent": self.urgent, "reply": self.reply}
+        fields = {"intent": self.intent, "order": self.order, "item": self.item, "reply": self.reply}
         return json.dumps(fields, ensure_ascii=False)
 
 
@@ -71,23 +71,21 @@ def examples(words: Words, count: int, rng: random.Random) -> list[Example]:
 
 def _example(words: Words, intent: str, rng: random.Random) -> Example:
     has_order = intent != "question" and rng.random() < 0.75
-    order = f"{rng.choice(words.letters)}-{rng.randint(1000, 9999)}" if has_order else None
-    urgent = rng.random() < 0.45
-    core = rng.choice(words.cores[intent]).format(item=rng.choice(words.items))
-    tone = rng.choice(words.hurry) if urgent else rng.choice((*words.calm, "", "", "", ""))
-    middle = [core]
+    order = f"{rng.choice('ABCDEFGH')}-{rng.randint(1000, 9999)}" if has_order else None
+    item = rng.choice(words.items)
+    parts = [rng.choice(words.cores[intent]).format(item=item)]
     if order is not None:
-        middle.insert(rng.randint(0, 1), rng.choice(MENTIONS).format(order=order))
-    parts = [tone, *middle] if urgent and rng.random() < 0.25 else [*middle, tone]
+        parts.insert(rng.randint(0, 1), rng.choice(MENTIONS).format(order=order))
+    parts.insert(0 if rng.random() < 0.15 else len(parts), rng.choice(words.tones))
     message = _greeted(rng.choice(GREETINGS), " ".join(part for part in parts if part))
     if rng.random() < 0.1:  # some people write like this
         message = message.lower().rstrip(".")
-    return Example(message, intent, order, urgent)
+    return Example(message, intent, order, item)
 
 
 def _greeted(greeting: str, message: str) -> str:
     """Put a greeting before a message; after a comma the first letter is small, but for "I"."""
-    if greeting.endswith(", ") and not message.startswith(("I ", "ASAP", "Order", "Ref")):
+    if greeting.endswith(", ") and not message.startswith(("I ", "Order", "Ref")):
         message = message[0].lower() + message[1:]
     return greeting + message
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-KEYS = ("intent", "order", "urgent", "reply")
+KEYS = ("intent", "order", "item", "reply")
 
 
 @dataclass(frozen=True)
@@ -19,9 +19,9 @@ class TriageScore:
         answer: what the model wrote.
         valid_json: the whole answer is one JSON object and nothing else.
         right_keys: it has exactly the keys of ``KEYS``.
-        intent: this field equals the expected one; so for ``order``, ``urgent`` and ``reply``.
+        intent: this field equals the expected one; so for ``order``, ``item`` and ``reply``.
         order: see ``intent``.
-        urgent: see ``intent``.
+        item: see ``intent``.
         reply: see ``intent``.
         exact: all of it is right.
     """
@@ -32,13 +32,13 @@ class TriageScore:
     right_keys: bool
     intent: bool
     order: bool
-    urgent: bool
+    item: bool
     reply: bool
 
     @property
     def exact(self) -> bool:
         """Whether keys and all four fields are right."""
-        return self.right_keys and self.intent and self.order and self.urgent and self.reply
+        return self.right_keys and self.intent and self.order and self.item and self.reply
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ class TriageSummary:
     right_keys: float
     intent: float
     order: float
-    urgent: float
+    item: float
     reply: float
     exact: float
 
     def __str__(self) -> str:
-        points = ("valid_json", "right_keys", "intent", "order", "urgent", "reply", "exact")
+        points = ("valid_json", "right_keys", "intent", "order", "item", "reply", "exact")
         shares = ", ".join(f"{point} {getattr(self, point):.0%}" for point in points)
         return f"{self.examples} answers: {shares}"
 
@@ -70,7 +70,7 @@ def score(prompt: str, answer_text: str, expected_text: str) -> TriageScore:
     """
     expected = json.loads(expected_text)
     found = _object(answer_text)
-    # A missing field is wrong even where null is expected; True must not pass for 1.
+    # A missing field is wrong even where null is expected.
     right = {
         key: found is not None
         and key in found

@@ -13,16 +13,12 @@ class Words:
     Attributes:
         cores: intent -> sentences that carry it, with ``{item}`` for a thing.
         items: things the shop sells.
-        hurry: sentences that make a message urgent.
-        calm: sentences that do not.
-        letters: first letters of order numbers.
+        tones: sentences around it that change nothing; empty for none.
     """
 
     cores: Mapping[str, Sequence[str]]
     items: Sequence[str]
-    hurry: Sequence[str]
-    calm: Sequence[str]
-    letters: str
+    tones: Sequence[str]
 
 
 TRAIN = Words(
@@ -126,24 +122,18 @@ TRAIN = Words(
     },
     items=(
         "teapot", "desk lamp", "wool blanket", "coffee grinder", "rain coat", "bread knife", "garden chair",
-        "picture frame", "rucksack", "alarm clock", "wall mirror", "frying pan", "kettle", "hiking boots",
+        "picture frame", "rucksack", "alarm clock", "wall mirror", "frying pan", "kettle", "sun hat",
         "bath mat", "fruit bowl", "wooden shelf", "toaster", "linen shirt", "bicycle bell", "candle holder",
         "floor lamp", "salt mill", "winter hat", "plant pot", "cutting board", "pillow", "radio", "tent",
         "leather belt", "umbrella", "water bottle",
     ),
-    # The house rule for urgent: the message says so by one of: urgent, hurry, today, tomorrow.
-    hurry=(
+    tones=(
         "I need it by tomorrow.", "This is urgent.", "Please answer today.", "Please hurry.",
-        "We leave on holiday tomorrow.", "It is urgent, please call me.", "I need this solved today.",
-        "The birthday is tomorrow.", "I am in a hurry.", "Can you do it today?", "Urgent!",
-        "Tomorrow is too late.", "Please hurry up.", "I have to know today.",
+        "We leave on holiday tomorrow.", "I need this solved today.", "The party is tonight.",
+        "It is a birthday present.", "Take your time.", "Thank you.", "Thanks a lot.",
+        "Kind regards, Maria", "Have a nice day.", "Whenever you have a moment.", "Best wishes, Tom",
+        "Thanks in advance.", "Greetings from Leeds.", "Next week is fine.", "", "", "", "", "", "",
     ),
-    calm=(
-        "Take your time.", "Thank you.", "Thanks a lot.", "Kind regards, Maria", "Have a nice day.",
-        "Whenever you have a moment.", "Best wishes, Tom", "Thanks in advance.", "Greetings from Leeds.",
-        "Next week is fine.",
-    ),
-    letters="ABCDE",
 )  # fmt: skip
 
 HELD_OUT = Words(
@@ -193,15 +183,12 @@ HELD_OUT = Words(
     },
     items=(
         "vase", "hand mixer", "camping stove", "wool scarf", "bookend", "door bell", "gravy boat",
-        "bar stool", "garden hose", "sewing box", "pepper mill", "ski gloves",
+        "bar stool", "garden hose", "sewing box", "pepper mill", "ski helmet",
     ),
-    hurry=(
-        "I need an answer by tomorrow.", "Please be quick, this matter is urgent.",
-        "The wedding is tomorrow.", "It has to be sorted out today.",
-        "Please do hurry, my mother is waiting.",
+    tones=(
+        "I need an answer by Friday.", "Please be quick.", "The wedding is on Saturday.", "No rush.",
+        "Many thanks.", "Best regards, Anna", "Any time this month is fine.", "Cheers, Bill", "", "",
     ),
-    calm=("No rush.", "Many thanks.", "Best regards, Anna", "Any time this month is fine.", "Cheers, Bill"),
-    letters="FGH",
 )  # fmt: skip
 
 GREETINGS = ("Hi, ", "Hello, ", "Good morning. ", "Dear team, ", "Hello there. ", "", "", "", "", "")
