@@ -83,7 +83,13 @@ def make_adapter(base: Path, folder: Path, *, seed: int = 1, scale: float = 0.1,
 
 
 def write_gguf(
-    folder: Path, out: Path, *, eos: int = 2, template: str = CHAT_TEMPLATE, noise: float = 0.0
+    folder: Path,
+    out: Path,
+    *,
+    eos: int = 2,
+    template: str = CHAT_TEMPLATE,
+    add_bos: bool = False,
+    noise: float = 0.0,
 ) -> Path:
     """Write a Llama folder as an f32 GGUF file; ``noise`` adds that share of each tensor's spread."""
     import gguf
@@ -106,7 +112,7 @@ def write_gguf(
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_vocab_size(config["vocab_size"])
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-    _add_tokenizer(writer, folder, eos, template)
+    _add_tokenizer(writer, folder, eos, template, add_bos=add_bos)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
     random = np.random.default_rng(0)
     for name, tensor in weights.items():
@@ -125,7 +131,7 @@ def write_gguf(
     return out
 
 
-def _add_tokenizer(writer, folder: Path, eos: int, template: str) -> None:
+def _add_tokenizer(writer, folder: Path, eos: int, template: str, *, add_bos: bool) -> None:
     model = json.loads((folder / "tokenizer.json").read_text())
     tokens = sorted(model["model"]["vocab"], key=model["model"]["vocab"].get)
     special = {token["content"] for token in model["added_tokens"]}
@@ -137,7 +143,7 @@ def _add_tokenizer(writer, folder: Path, eos: int, template: str) -> None:
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(eos)
     writer.add_pad_token_id(2)
-    writer.add_add_bos_token(False)
+    writer.add_add_bos_token(add_bos)
     writer.add_chat_template(template)
 
 

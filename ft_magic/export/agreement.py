@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Ids = tuple[int, ...]
 
 BATCH_PROMPTS = 8  # answered together; on a CPU more only pads more
-TOP = 100  # tokens llama.cpp returns for each position; 1000 would move the result in the fourth digit
+TOP = 100  # likeliest tokens llama.cpp returns for each position
 # Log-probabilities arrive with seven digits: a rest of the probability below this is rounding.
 SMALLEST_REST = 1e-7
 
@@ -154,7 +154,8 @@ def of_runtime(
     """Compare a GGUF file in llama.cpp: its greedy answers, and KL over its 100 likeliest tokens and a rest.
 
     Merging all other tokens into one rest can only lower KL (data processing inequality): it is a lower
-    bound, on the 135M model within 5 % to 30 % of the exact value.
+    bound. On the 135M model it gave 0.0042 and 0.060 for Q8_0 and Q4_K_M, where all logits gave 0.0059 and
+    0.075.
     """
     found = _Tally()
     for number, (prompt, answer, wanted) in enumerate(

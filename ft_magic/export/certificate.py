@@ -153,20 +153,22 @@ class _Bench:
     def gguf(self, gguf: Path, expected: Reference) -> tuple[Form, tuple[Ids, ...]]:
         """Return a GGUF file in llama.cpp against the reference."""
         gc.collect()
-        kind = describe(gguf)
+        file_type = "unknown"
         longest = max(map(len, expected.prompts)) + self.max_new_tokens
         started_s = time.monotonic()
         try:
+            kind = describe(gguf)
+            file_type = kind.file_type
             with Runtime(gguf, context_tokens=max(longest + 1, SMALLEST_CONTEXT_TOKENS)) as runtime:
                 start_s = time.monotonic() - started_s
                 first = runtime.generate(expected.prompts[0], self.max_new_tokens)
                 reading = self._reading(runtime, kind.stop_ids, expected.prompts)
                 found = agreement.of_runtime(
-                    runtime, expected, self.max_new_tokens, self.report, f"comparing {kind.file_type}"
+                    runtime, expected, self.max_new_tokens, self.report, f"comparing {file_type}"
                 )
         except ExportError as error:
-            return _unusable(gguf, kind.file_type, error), ()
-        form = self._form(gguf.name, kind.file_type, gguf, found, reading, expected)
+            return _unusable(gguf, file_type, error), ()
+        form = self._form(gguf.name, file_type, gguf, found, reading, expected)
         return replace(
             form,
             kl_over=f"{TOP} likeliest tokens and a rest",

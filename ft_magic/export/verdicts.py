@@ -96,8 +96,8 @@ def _same_answers(found: Agreement) -> str:
         return "every greedy answer is the same"
     times = math.exp(min(found.widest_tie_nats, 99))
     return (
-        f"{count} of {len(found.answers)} greedy answers are the same to the last token; where others part, the "
-        f"trained model found its own token at most {times:.1f} times as likely"
+        f"{count} of {len(found.answers)} greedy answers are the same to the last token; where others part, "
+        f"the trained model found its own token at most {times:.2f} times as likely"
     )
 
 
