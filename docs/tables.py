@@ -25,7 +25,10 @@ def grid() -> str:
     """Return the grid method x update with the backends that run each cell, on a CPU and on a GPU."""
     cells = {where: list(plans.grid(cpu=where == "CPU")) for where in ("CPU", "GPU")}
     notes: dict[str, int] = {}
-    lines = ["| method | " + " | ".join(f"`{name}`" for name in UPDATES) + " |", "|---" * (1 + len(UPDATES)) + "|"]
+    lines = [
+        "| method | " + " | ".join(f"`{name}`" for name in UPDATES) + " |",
+        "|---" * (1 + len(UPDATES)) + "|",
+    ]
     for method in METHODS:
         row = []
         for update in UPDATES:

@@ -25,8 +25,8 @@ _PUBLIC = {
     "finetune": "ft_magic.launch",
     "load_data": "ft_magic.data",
     "model_path": "ft_magic.models",
-    "open_run": "ft_magic.run",
-    "runs": "ft_magic.run",
+    "open_run": "ft_magic.run_list",
+    "runs": "ft_magic.run_list",
     "unload": "ft_magic.jobs",
 }
 # Public names that differ from the name in their module.
@@ -37,7 +37,7 @@ __all__ = sorted([*_PUBLIC, *_RENAMED, "last_run"])  # noqa: PLE0605  lazy names
 
 def __getattr__(name: str) -> Any:
     if name == "last_run":
-        return importlib.import_module("ft_magic.run").last_run()
+        return importlib.import_module("ft_magic.run_list").last_run()
     module, attribute = _RENAMED.get(name, (_PUBLIC.get(name, ""), name))
     if not module:
         raise AttributeError(f"module 'ft_magic' has no attribute {name!r}")

@@ -107,7 +107,7 @@ def keys() -> Shown:
 
 def runs(_arguments: Namespace, _variables: Variables) -> Any:
     """List the runs."""
-    from ft_magic.run import runs as listed
+    from ft_magic.run_list import runs as listed
 
     return listed()
 
@@ -216,7 +216,8 @@ def run(word: str | None, variables: Variables) -> Run:
     Raises:
         SpecError: there is no run yet, or the variable holds something else.
     """
-    from ft_magic.run import Run, last_run, open_run
+    from ft_magic.run import Run
+    from ft_magic.run_list import last_run, open_run
 
     if word is None:
         found = last_run()

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
 
+from ft_magic import cautions
 from ft_magic.axes import METHODS, Method, Update, find_method, find_update
 from ft_magic.errors import SpecError
-from ft_magic.memory import Memory, Workload, estimate, parameters
-from ft_magic.plans import BACKENDS, Advice, Plan, Settings, Situation, refusal
+from ft_magic.fit import Choice, fit, memory_limit_bytes
+from ft_magic.memory import Workload
+from ft_magic.plans import BACKENDS, Plan, Settings, Situation, refusal
+from ft_magic.process_environment import process_environment
 from ft_magic.spec import Spec
 
-# Share of free memory a plan may use; the rest is for the notebook, the browser and fragmentation.
-_USABLE = 0.8
 _LENGTH_CAP_TOKENS = {"cpu": 1024, "cuda": 2048}  # TRL's and Unsloth's default max_length
 _UNKNOWN_POSITIONS = 2048  # where a configuration names no limit
 _DEFAULT_BATCH_EXAMPLES = 8  # effective batch of Unsloth's and TRL's published SFT recipes
-_FEW_ROWS = 100  # below this, answers mostly memorise: LIMA (arXiv 2305.11206) needed 1,000 for a style
 _FEW_ROWS_EPOCHS = 3  # transformers' default; large sets get one pass (Unsloth's notebooks)
 _MANY_ROWS = 1000
 # Held-out rows scored during training: at most 64, and few enough that evaluating costs a fifth of training
@@ -25,22 +23,7 @@ _MANY_ROWS = 1000
 _LIVE_EVAL_EXAMPLES = (8, 64)
 _LIVE_EVAL_SHARE = 0.2
 _EVALUATIONS = 5  # evaluations and checkpoints a run when the spec names no interval
-_CPU_FLOPS_PER_CORE = 4e10  # fp32 matmuls of small models, measured 30-65 GFLOP/s a core
 _WARMUP_RATIO = 0.05  # Unsloth's recipes warm up for 5 steps of about 100
-# Learning rates outside these ranges diverge or do nothing (QLoRA paper table 9, TRL and Unsloth recipes).
-_SANE_RATES = {"adapter": (1e-6, 1e-3), "full": (1e-7, 2e-4)}
-_MANY_EPOCHS = 5
-_QLORA_CPU_SLOWDOWN = "a 64-token step of the 135M model took 12-30 s with NF4 on two CPU cores"
-
-Value = TypeVar("Value", covariant=True)
-
-
-@dataclass(frozen=True)
-class Choice(Generic[Value]):
-    """A decided value and why."""
-
-    value: Value
-    reason: str
 
 
 def make(spec: Spec, situation: Situation) -> Plan:
@@ -56,7 +39,7 @@ def make(spec: Spec, situation: Situation) -> Plan:
     method, update = find_method(spec.method), find_update(spec.update)
     _check_options(spec, method)
     device = "cuda" if situation.hardware.gpus else "cpu"
-    limit = _memory_limit_bytes(situation)
+    limit = memory_limit_bytes(situation)
     backend = _backend(spec, method, update, situation, device)
     precision = _precision(spec, situation, device)
     length = _max_length(spec, situation, device)
@@ -70,7 +53,7 @@ def make(spec: Spec, situation: Situation) -> Plan:
         full_logits=method.signal == "pair",
         gpu=device == "cuda",
     )
-    micro, checkpointing, memory = _fit(spec, situation, work, batch.value, limit)
+    micro, checkpointing, memory = fit(spec, situation, work, batch.value, limit)
     epochs, steps = _steps(spec, situation, batch.value)
     rate = _learning_rate(spec, method, update)
     every = max(1, steps.value // _EVALUATIONS)
@@ -109,10 +92,10 @@ def make(spec: Spec, situation: Situation) -> Plan:
         examples=len(situation.lengths.tokens),
         heldout_examples=situation.heldout_examples,
         epochs=epochs,
-        eta_s=_eta_s(situation, settings, update, epochs),
-        environment=worker_environment(device, settings.threads),
-        warnings=_warnings(situation, settings, update, epochs, limit, memory),
-        notes=_notes(situation, settings),
+        eta_s=cautions.eta_s(situation, settings, update, epochs),
+        environment=process_environment(device, settings.threads),
+        warnings=cautions.warnings(situation, settings, update, epochs, limit, memory),
+        notes=cautions.notes(situation, settings),
     )
 
 
@@ -193,45 +176,6 @@ def _batch_size(spec: Spec, situation: Situation) -> Choice[int]:
     return Choice(_DEFAULT_BATCH_EXAMPLES, "effective batch of the published LoRA recipes")
 
 
-def _fit(
-    spec: Spec, situation: Situation, work: Workload, batch: int, limit_bytes: int
-) -> tuple[Choice[int], Choice[bool], Memory]:
-    """Choose micro-batch and checkpointing together: the largest that fits, without checkpointing if it can."""
-    sizes = [size for size in range(batch, 0, -1) if batch % size == 0]
-    if spec.micro_batch_size is not None:
-        if batch % spec.micro_batch_size:
-            raise SpecError(
-                f"batch_size {batch} is no multiple of micro_batch_size {spec.micro_batch_size}.",
-                f"Choose micro_batch_size from: {', '.join(map(str, sizes))}.",
-            )
-        sizes = [spec.micro_batch_size]
-    modes = [False, True] if spec.gradient_checkpointing is None else [spec.gradient_checkpointing]
-    examples_each = 2 if work.full_logits else 1
-    for checkpointing in modes:
-        for size in sizes:
-            load = replace(work, micro_batch_examples=size * examples_each, checkpointing=checkpointing)
-            memory = estimate(situation.facts, load)
-            last = checkpointing == modes[-1] and size == sizes[-1]
-            if memory.total_bytes <= _USABLE * limit_bytes or last:
-                fits = memory.total_bytes <= _USABLE * limit_bytes
-                return _micro_choice(spec, size, fits=fits), _checkpointing(spec, checkpointing), memory
-    raise AssertionError("unreachable: the last size is always returned")
-
-
-def _micro_choice(spec: Spec, size: int, *, fits: bool) -> Choice[int]:
-    if spec.micro_batch_size is not None:
-        return Choice(size, "asked for")
-    return Choice(size, "the largest that fits in memory" if fits else "the smallest; it may still not fit")
-
-
-def _checkpointing(spec: Spec, value: bool) -> Choice[bool]:
-    if spec.gradient_checkpointing is not None:
-        return Choice(value, "asked for")
-    return Choice(
-        value, "saves memory for a second forward pass" if value else "memory is plenty; saves a third"
-    )
-
-
 def _steps(spec: Spec, situation: Situation, batch: int) -> tuple[float, Choice[int]]:
     rows = max(1, len(situation.lengths.tokens))
     per_epoch = math.ceil(rows / batch)
@@ -289,102 +233,3 @@ def _packing(spec: Spec, method: Method, device: str) -> Choice[bool]:
             "Leave packing out; on a GPU it works with FlashAttention installed.",
         )
     return Choice(spec.packing, "asked for" if spec.packing else "")
-
-
-def _memory_limit_bytes(situation: Situation) -> int:
-    gpus = situation.hardware.gpus
-    return min(gpu.memory_bytes for gpu in gpus) if gpus else situation.hardware.memory_free_bytes
-
-
-def _eta_s(situation: Situation, settings: Settings, update: Update, epochs: float) -> float:
-    """Rough seconds of training on a CPU; 0 on a GPU, where the first steps tell better."""
-    if settings.device != "cpu":
-        return 0.0
-    tokens = sum(min(length, settings.max_length) for length in situation.lengths.tokens) * epochs
-    # Two FLOPs a weight and token forward, two for the input gradient, two more for weight gradients.
-    per_weight = 6 if update.family == "full" else 4
-    return per_weight * parameters(situation.facts) * tokens / (_CPU_FLOPS_PER_CORE * settings.threads)
-
-
-def worker_environment(device: str, threads: int) -> dict[str, str]:
-    """Return the variables every heavy process gets before it starts.
-
-    Args:
-        device: ``cpu`` or ``cuda``.
-        threads: CPU threads the process may use.
-    """
-    common = {
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "DO_NOT_TRACK": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TRANSFORMERS_VERBOSITY": "warning",
-        "TOKENIZERS_PARALLELISM": "false",
-        "UNSLOTH_DISABLE_STATISTICS": "1",
-        "WANDB_SILENT": "true",
-        "PYTHONHASHSEED": "0",  # PEFT writes a set into adapter_config.json: its order is part of the result
-    }
-    if device == "cuda":
-        return common | {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
-    # Spinning threads starve each other when anything else runs: a step takes up to ten times as long.
-    return common | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
-
-
-def _warnings(
-    situation: Situation, settings: Settings, update: Update, epochs: float, limit: int, memory: Memory
-) -> tuple[Advice, ...]:
-    rows = len(situation.lengths.tokens)
-    low, high = _SANE_RATES[update.family]
-    cut = sum(length > settings.max_length for length in situation.lengths.tokens)
-    found = [
-        (
-            rows < _FEW_ROWS,
-            f"only {rows} rows to train on.",
-            "With fewer than 100, try prompting with examples first.",
-        ),
-        (
-            settings.learning_rate > high,
-            f"learning rate {settings.learning_rate:g} is high.",
-            f"Stay below {high:g}.",
-        ),
-        (
-            settings.learning_rate < low,
-            f"learning rate {settings.learning_rate:g} is low.",
-            f"Stay above {low:g}.",
-        ),
-        (
-            epochs > _MANY_EPOCHS,
-            f"{epochs:.1f} passes over the data memorise it.",
-            "Use fewer steps or more rows.",
-        ),
-        (
-            cut > 0,
-            f"{cut} of {rows} rows are longer than {settings.max_length} tokens and are cut.",
-            "Raise max_length.",
-        ),
-        (
-            bool(update.bits) and settings.device == "cpu",
-            f"{update.name} is slow without a GPU: {_QLORA_CPU_SLOWDOWN}.",
-            "Write update: lora, which fits in memory here.",
-        ),
-        (
-            memory.total_bytes > limit,
-            f"about {memory.total_bytes / 2**30:.1f} GiB needed, {limit / 2**30:.1f} GiB free.",
-            "Use a smaller model or max_length, or update: lora.",
-        ),
-        (
-            situation.heldout_examples == 0,
-            "no rows are held out, so overfitting stays unseen.",
-            "Set eval_fraction.",
-        ),
-    ]
-    return tuple(Advice(message, fix) for applies, message, fix in found if applies)
-
-
-def _notes(situation: Situation, settings: Settings) -> tuple[str, ...]:
-    tokens = sum(situation.lengths.tokens)
-    trained = sum(situation.lengths.trained)
-    share = trained / tokens if tokens else 0
-    notes = [f"{trained:,} of {tokens:,} tokens carry loss ({share:.0%})."]
-    if settings.packing:
-        notes.append("Examples are packed into full-length sequences.")
-    return tuple(notes)

@@ -132,7 +132,9 @@ def _until_end(folder: RunFolder, display: Display, timeout_s: float | None) -> 
 
 def _silent_end(folder: RunFolder) -> str:
     """Return what to show for a worker that ended without telling how, else an empty string."""
-    told = next((e for e in reversed(events.read(folder.events)) if e.kind in (*events.TERMINAL, "started")), None)
+    told = next(
+        (e for e in reversed(events.read(folder.events)) if e.kind in (*events.TERMINAL, "started")), None
+    )
     if told is not None and told.kind in events.TERMINAL:
         return ""
     return f"the worker was killed; %ft resume {folder.path.name} goes on"

@@ -133,11 +133,11 @@ def unload() -> None:
 
 
 def _environment() -> dict[str, str]:
-    from ft_magic.decide import worker_environment
     from ft_magic.hardware import read
+    from ft_magic.process_environment import process_environment
 
     hardware = read()
-    return worker_environment("cuda" if hardware.gpus else "cpu", hardware.cpu_cores)
+    return process_environment("cuda" if hardware.gpus else "cpu", hardware.cpu_cores)
 
 
 def _rebuilt(error: Mapping[str, str]) -> FTError:

@@ -18,8 +18,9 @@ from ft_magic.data import Data, load_data
 from ft_magic.errors import DataError, RunError, SpecError, TemplateError
 from ft_magic.paths import runs_dir
 from ft_magic.plans import Advice, Lengths, Plan, Situation
-from ft_magic.run import Run, remember
+from ft_magic.run import Run
 from ft_magic.run_folder import RunFolder
+from ft_magic.run_list import remember
 from ft_magic.spec import Spec, parse
 from ft_magic.template import Audit, Tokenizer, check_template
 

@@ -137,7 +137,7 @@ class Plan:
 
     def as_python(self) -> str:
         """Return the call that makes this plan, as Python source."""
-        given = {key: value for key, value in self.spec.model_dump(exclude_defaults=True).items()}
+        given = self.spec.model_dump(exclude_defaults=True)
         lines = "".join(f"    {key}={value!r},\n" for key, value in given.items())
         return f"import ft_magic as ft\n\nrun = ft.finetune(\n{lines})"
 

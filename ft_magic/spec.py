@@ -144,7 +144,11 @@ def _raise(problem: str, instead: str) -> Spec:
 
 def _unknown_key(key: str) -> tuple[str, str]:
     hint = nearest(key, Spec.model_fields)
-    more = "Fields of the TRL config go under trainer:." if hint else f"Known keys: {', '.join(Spec.model_fields)}."
+    more = (
+        "Fields of the TRL config go under trainer:."
+        if hint
+        else f"Known keys: {', '.join(Spec.model_fields)}."
+    )
     return f"unknown key '{key}'.{hint}", more
 
 

@@ -170,7 +170,9 @@ _ROWS = (
         (
             _RUN,
             _option("--samples", "held-out prompts to answer", type=int, default=8, metavar="N"),
-            _option("--score", "$fn with fn(prompt, answer, expected) -> number", kind="value", metavar="$FN"),
+            _option(
+                "--score", "$fn with fn(prompt, answer, expected) -> number", kind="value", metavar="$FN"
+            ),
         ),
         actions.evaluate,
     ),

@@ -98,7 +98,8 @@ def _device(name: str, folder: RunFolder, emit: Emit) -> IO[str]:
                 )
                 told = True
         request = folder.asked()
-        if request and request[0] == "stop" or folder.followers_gone() and not folder.state().get("detached"):
+        abandoned = folder.followers_gone() and not folder.state().get("detached")
+        if abandoned or (request and request[0] == "stop"):
             raise StopNow
         time.sleep(_LOCK_POLL_S)
     file.truncate(0)

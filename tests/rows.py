@@ -12,7 +12,11 @@ def demos(count=24):
 
 def pairs(count=24):
     return [
-        {"prompt": f"Name colour {i}.", "chosen": f"{COLOURS[i % 6]} is a colour.", "rejected": f"No, not {i}."}
+        {
+            "prompt": f"Name colour {i}.",
+            "chosen": f"{COLOURS[i % 6]} is a colour.",
+            "rejected": f"No, not {i}.",
+        }
         for i in range(count)
     ]
 

@@ -19,7 +19,9 @@ def plan(more=None, **where):
 
 def test_every_setting_that_was_decided_has_a_reason():
     made = plan()
-    unexplained = set(made.settings.__dataclass_fields__) - set(made.reasons) - {"device", "weight_bytes", "packing"}
+    unexplained = (
+        set(made.settings.__dataclass_fields__) - set(made.reasons) - {"device", "weight_bytes", "packing"}
+    )
     assert not unexplained
 
 

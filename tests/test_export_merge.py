@@ -90,6 +90,7 @@ def test_the_configuration_is_the_bases_own_without_quantization(base, adapter, 
     assert written["tie_word_embeddings"] is True
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # PEFT warns at every step; that is why this is tested
 @pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
 def test_an_adapter_on_one_of_two_tied_layers_changes_that_one_only(base, tmp_path, target):
     adapter = make_adapter(base, tmp_path / "adapter", target_modules=[target])
@@ -258,3 +259,6 @@ def test_bfloat16_is_the_working_format_where_float32_does_not_fit(base, monkeyp
             trained.hardware, "read", lambda free=free_bytes: SimpleNamespace(memory_free_bytes=free)
         )
         assert trained.working_dtype(base) == expected
+    monkeypatch.setattr(trained.hardware, "read", lambda: SimpleNamespace(memory_free_bytes=weights_count))
+    with pytest.raises(ExportError, match="0.0 GB of memory in bfloat16"):
+        trained.working_dtype(base)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from rows import demos
@@ -125,7 +126,7 @@ def test_a_worker_whose_follower_died_saves_and_stops(start, tiny, runs_folder):
         f"ft.finetune(model={str(tiny)!r}, data=demos(), backend='fake', max_steps=2000, audit='off',"
         "trainer={'fake_step_s': 0.02})"
     )
-    environment = os.environ | {"PYTHONPATH": os.path.dirname(__file__)}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
     kernel = subprocess.Popen([sys.executable, "-c", code], env=environment)
     until(lambda: len(ft.runs()) == 1 and len(steps(ft.runs()[0])) > 2)
     run = ft.runs()[0]

@@ -10,10 +10,10 @@ from rows import demos
 
 pytest.importorskip("jupyter_client")
 
-from live_kernel import started  # noqa: E402  needs jupyter_client
+from live_kernel import started
 
-import ft_magic as ft  # noqa: E402
-from ft_magic import follow  # noqa: E402
+import ft_magic as ft
+from ft_magic import follow
 
 CELL = """%%finetune {name} {options}
 model: {model}

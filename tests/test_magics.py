@@ -5,7 +5,7 @@ import sys
 import pytest
 from notebook_shell import NotebookShell
 
-from ft_magic import run as run_module
+from ft_magic import run_list as run_module
 from ft_magic.axes import METHODS
 from ft_magic.errors import DataError, RunError, SpecError
 from ft_magic.run import Run
@@ -359,7 +359,7 @@ def test_attach_resume_stop_evaluate_and_merge_reach_the_run(shell, tmp_path, mo
         ("attach", {}),
         ("resume", {"detach": True}),
         ("stop", {"now": True}),
-        ("evaluate", {}),
+        ("evaluate", {"samples": 8, "score": None}),
         ("merge", {}),
     ]
     assert "SCORES" in capsys.readouterr().out
@@ -381,6 +381,18 @@ class FakeChat:
         pytest.fail("a notebook must never wait for typing")
 
 
+def test_evaluate_takes_a_score_function_by_name(shell, tmp_path, monkeypatch):
+    shell.variables["r"] = run = make_run(tmp_path)
+    seen = Recorder(monkeypatch, evaluate="SCORES")
+    shell.variables["judge"] = judge = lambda *_: 1.0
+    shell.run("%ft evaluate r --samples 3 --score $judge")
+    assert seen.calls[0][3] == {"samples": 3, "score": judge}
+    shell.variables["judge"] = "good"
+    with pytest.raises(SpecError, match="is no function"):
+        shell.run("%ft evaluate r --score $judge")
+    assert run.name
+
+
 def test_chat_answers_one_message_or_returns_the_chat(shell, tmp_path, monkeypatch):
     shell.variables["r"] = make_run(tmp_path)
     chat = FakeChat()
@@ -395,8 +407,8 @@ def test_chat_answers_one_message_or_returns_the_chat(shell, tmp_path, monkeypat
 def test_methods_shows_every_combination(shell):
     shown = shell.run("%ft methods")
     for method in METHODS:
-        assert method in shown.text
-    assert "qlora" in shown.html
+        assert method in repr(shown)
+    assert "qlora" in shown._repr_html_()
 
 
 def test_runs_lists_nothing_at_first(shell):

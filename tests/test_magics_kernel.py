@@ -6,11 +6,11 @@ import pytest
 
 pytest.importorskip("jupyter_client")
 
-from live_kernel import started  # noqa: E402  needs jupyter_client
+from live_kernel import started
 
 SETUP = """
 import json, os, pathlib
-import ft_magic.launch, ft_magic.run
+import ft_magic.launch, ft_magic.run, ft_magic.run_list
 from IPython.display import display
 
 def finetune(**values):
@@ -19,7 +19,7 @@ def finetune(**values):
     (folder / "plan.json").write_text("{}")
     (folder / "run.json").write_text(json.dumps({"name": "made", "status": "finished", "pid": None}))
     display({"text/plain": "LIVE CHART"}, raw=True)
-    return ft_magic.run.remember(ft_magic.run.Run(folder))
+    return ft_magic.run_list.remember(ft_magic.run.Run(folder))
 
 ft_magic.launch.finetune = finetune
 """

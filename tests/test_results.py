@@ -76,7 +76,9 @@ def test_the_merged_model_is_base_plus_adapter(run, tiny):
     before, after = tensors(tiny / "model.safetensors"), tensors(merged / "model.safetensors")
     name = "model.layers.0.self_attn.q_proj.weight"
     adapter = tensors(run.folder.adapter / "adapter_model.safetensors")
-    low, high = (adapter[f"base_model.model.{name.removesuffix('.weight')}.lora_{side}.weight"] for side in "AB")
+    low, high = (
+        adapter[f"base_model.model.{name.removesuffix('.weight')}.lora_{side}.weight"] for side in "AB"
+    )
     expected = before[name].float() + 2.0 * high @ low  # alpha / r = 2
     assert (after[name].float() - expected).abs().max() < 2**-8 * expected.abs().max()
     assert run.merge() == merged
@@ -84,7 +86,9 @@ def test_the_merged_model_is_base_plus_adapter(run, tiny):
 
 
 def test_a_run_can_start_from_another_runs_result(run):
-    second = ft.finetune(model=run, data=pairs(), method="dpo", **(SPEC | {"max_steps": 2, "eval_fraction": 0}))
+    second = ft.finetune(
+        model=run, data=pairs(), method="dpo", **(SPEC | {"max_steps": 2, "eval_fraction": 0})
+    )
     assert second.wait(120) == "finished", second.logs()
     assert second.plan.model_folder == str(run.folder.merged)
     assert any("taught" in note for note in second.plan.notes)
@@ -99,7 +103,9 @@ def test_the_report_is_one_page_without_network_or_script(run):
 
 
 def test_without_a_result_the_way_on_is_named(tiny, runs_folder):
-    run = ft.finetune(model=str(tiny), data=demos(), backend="fake", **(SPEC | {"trainer": {"fake_fail_at": 1}}))
+    run = ft.finetune(
+        model=str(tiny), data=demos(), backend="fake", **(SPEC | {"trainer": {"fake_fail_at": 1}})
+    )
     run.wait(30)
     with pytest.raises(RunError, match="no trained model yet") as error:
         run.generate(["a"])
@@ -131,7 +137,9 @@ def test_the_script_trains_to_the_runs_losses(run, tmp_path):
         "import json, runpy; found = runpy.run_path('script.py');"
         "print(json.dumps([h['loss'] for h in found['trainer'].state.log_history if 'loss' in h]))"
     )
-    out = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    out = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     losses = json.loads(out.stdout.splitlines()[-1])
     # TRL trains the newline after the stop token too, so the losses agree only roughly.
     assert losses[0] == pytest.approx(run.metrics()[0]["loss"], rel=0.2)

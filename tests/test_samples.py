@@ -8,7 +8,7 @@ from ft_magic.errors import DataError
 from ft_magic.samples import make_triage, triage_words
 from ft_magic.samples.triage import KEYS, score, summary
 
-RIGHT = '{"intent": "refund", "order": null, "item": "teapot", "reply": "Please send us your order number."}'
+RIGHT = '{"intent": "refund", "order": null, "item": "teapot", "reply": "We will refund the teapot within two days."}'
 
 
 def lines(name):

@@ -8,7 +8,9 @@ from test_worker import tensors, train
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec("unsloth") is None, reason="Unsloth is not installed: make test does"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("unsloth") is None, reason="Unsloth is not installed: make test does"
+    ),
 ]
 
 

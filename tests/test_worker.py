@@ -11,7 +11,14 @@ from rows import demos, pairs, texts
 import ft_magic as ft
 from ft_magic.errors import RunError
 
-SPEC = {"max_steps": 6, "batch_size": 4, "save_steps": 2, "eval_steps": 3, "learning_rate": 1e-2, "detach": True}
+SPEC = {
+    "max_steps": 6,
+    "batch_size": 4,
+    "save_steps": 2,
+    "eval_steps": 3,
+    "learning_rate": 1e-2,
+    "detach": True,
+}
 
 
 def train(tiny, rows=None, **more):

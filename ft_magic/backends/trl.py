@@ -19,10 +19,10 @@ from ft_magic import atomic
 from ft_magic.backends import Emit, Job, Outcome, rows
 from ft_magic.backends.watch import PARTIAL, Watch
 from ft_magic.errors import SpecError, nearest
-from ft_magic.export.tokenizer_files import copy_tokenizer_files
 from ft_magic.plans import Plan
 from ft_magic.run_folder import checkpoint_step
 from ft_magic.template import Tokenizer, prompt_ids
+from ft_magic.template.files import copy_tokenizer_files
 
 _SAMPLE_PROMPTS = 2
 _SAMPLE_TOKENS = 48
@@ -129,32 +129,32 @@ def trainer_config(plan: Plan, output: Path) -> Any:
                 f"trainer.{key} is no field of {config_class.__name__}.{nearest(key, known)}",
                 "See the TRL documentation of this class for its fields.",
             )
-    values = dict(
-        output_dir=str(output),
-        max_steps=settings.total_steps,
-        per_device_train_batch_size=settings.micro_batch_size,
-        per_device_eval_batch_size=settings.micro_batch_size,
-        gradient_accumulation_steps=settings.accumulation_steps,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type=spec.lr_scheduler_type,
-        warmup_steps=settings.warmup_steps,
-        max_length=settings.max_length,
-        optim=settings.optim,
-        seed=spec.seed,
-        bf16=settings.precision == "bf16" and settings.device == "cuda",
-        fp16=settings.precision == "fp16",
-        use_cpu=settings.device == "cpu",
-        gradient_checkpointing=settings.gradient_checkpointing,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        eval_strategy="steps" if settings.eval_examples else "no",
-        eval_steps=settings.eval_steps,
-        save_strategy="steps",
-        save_steps=settings.save_steps,
-        report_to=[spec.report_to] if isinstance(spec.report_to, str) else list(spec.report_to or []),
-        disable_tqdm=True,
-        dataloader_pin_memory=settings.device == "cuda",
-    )
+    values = {
+        "output_dir": str(output),
+        "max_steps": settings.total_steps,
+        "per_device_train_batch_size": settings.micro_batch_size,
+        "per_device_eval_batch_size": settings.micro_batch_size,
+        "gradient_accumulation_steps": settings.accumulation_steps,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": spec.lr_scheduler_type,
+        "warmup_steps": settings.warmup_steps,
+        "max_length": settings.max_length,
+        "optim": settings.optim,
+        "seed": spec.seed,
+        "bf16": settings.precision == "bf16" and settings.device == "cuda",
+        "fp16": settings.precision == "fp16",
+        "use_cpu": settings.device == "cpu",
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "eval_strategy": "steps" if settings.eval_examples else "no",
+        "eval_steps": settings.eval_steps,
+        "save_strategy": "steps",
+        "save_steps": settings.save_steps,
+        "report_to": [spec.report_to] if isinstance(spec.report_to, str) else list(spec.report_to or []),
+        "disable_tqdm": True,
+        "dataloader_pin_memory": settings.device == "cuda",
+    }
     return config_class(**(values | _method_values(plan) | dict(spec.trainer)))
 
 
@@ -223,9 +223,8 @@ def save_result(job: Job, trainer: Any, watch: Watch) -> None:
     with atomic.new_folder(target) as temporary:
         best = job.folder.checkpoints / f"checkpoint-{watch.now.best_step}"
         if watch.now.best_step and best.exists() and checkpoint_step(best) < trainer.state.global_step:
-            kept = [file for file in best.iterdir() if file.suffix in (".safetensors", ".json")]
-            for file in kept:
-                if file.name not in ("trainer_state.json",):
+            for file in best.iterdir():
+                if file.suffix in (".safetensors", ".json") and file.name != "trainer_state.json":
                     shutil.copy2(file, temporary / file.name)
         else:
             trainer.model.save_pretrained(str(temporary), safe_serialization=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ft_magic import jobs
 from ft_magic.errors import SpecError
 from ft_magic.ui.live import ProgressLine
-from ft_magic.ui.show import Shown, shown_table
+from ft_magic.ui.show import DASH, Shown, shown_table
 
 if TYPE_CHECKING:
     from ft_magic.run import Run
@@ -207,8 +207,8 @@ def generate(
 
 
 def _f(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+    return DASH if value is None else f"{value:.3f}"
 
 
 def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0%}"
+    return DASH if value is None else f"{value:.0%}"

@@ -1,0 +1,1 @@
+"""Leave with files: merge, GGUF, quantize, Modelfile, certificate, script."""

@@ -27,7 +27,9 @@ def windows(rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
         yield joined[start : start + _WINDOW_TOKENS]
 
 
-def importance(model_folder: Path, rows: Sequence[Sequence[int]], progress: Progress) -> Mapping[str, np.ndarray]:
+def importance(
+    model_folder: Path, rows: Sequence[Sequence[int]], progress: Progress
+) -> Mapping[str, np.ndarray]:
     """Return the importance of each input column by GGUF tensor name, float32, shape (width,).
 
     Args:

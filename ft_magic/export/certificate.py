@@ -186,7 +186,7 @@ class _Bench:
                 for name, given in answers.items()
                 if given
             }
-            text = self.tokenizer.decode(list(prompt))
+            text = self.tokenizer.decode(list(prompt), skip_special_tokens=True).strip()
             found.append(Sample(text[-SAMPLE_PROMPT_CHARACTERS:], texts))
         return tuple(found)
 
@@ -236,17 +236,21 @@ class _Bench:
     def _reading(self, runtime: Runtime, stop_ids: Sequence[int], prompts: Sequence[Ids]) -> Reading:
         """Return whether the file reads chats, prompts and texts as the tokenizer does."""
         chats = [self._chat_reading(runtime, chat) for chat in PROBE_CHATS if self._renders(chat)]
-        texts = [(text, self.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in PROBE_TEXTS]
+        # Plain text with what each side puts before it: a start token missing or doubled shows here.
+        plain = all(
+            runtime.tokenize(t, add_special=True) == self.tokenizer(t)["input_ids"] for t in PROBE_TEXTS
+        )
         rendered = [(self.tokenizer.decode(list(prompt)), list(prompt)) for prompt in prompts]
-        texts += [
-            (text, ids)
-            for text, ids in rendered
-            if self.tokenizer(text, add_special_tokens=False)["input_ids"] == ids
+        # A prompt cut to length may end inside a character; only what the tokenizer itself reads back can
+        # count.
+        own = [
+            (t, ids) for t, ids in rendered if self.tokenizer(t, add_special_tokens=False)["input_ids"] == ids
         ]
         return Reading(
             prompt_equal=all(same for same, _ in chats) if chats else None,
-            tokens_equal=all(same for _, same in chats)
-            and all(runtime.tokenize(text) == ids for text, ids in texts),
+            tokens_equal=plain
+            and all(same for _, same in chats)
+            and all(runtime.tokenize(text) == ids for text, ids in own),
             stop_equal=self.tokenizer.eos_token_id in stop_ids,
         )
 

@@ -64,7 +64,7 @@ class Export:
         ]
         shown = shown_table(rows, ("form", "where", "size"), notes=notes)
         if self.certificate is not None:
-            shown += Shown(self.certificate._repr_html_(), repr(self.certificate))  # noqa: SLF001  its own display
+            shown += Shown(self.certificate._repr_html_(), repr(self.certificate))
         if self.lines is not None:
             lines = [["llama.cpp", self.lines.llama_cpp], ["server", self.lines.llama_cpp_server]]
             lines += [["Ollama", self.lines.ollama]] if self.modelfile else []
@@ -122,7 +122,8 @@ def export(run: Run, *, gguf: str | Sequence[str], ollama: bool, folder: Path | 
     with ProgressLine("Exporting") as progress:
         made = jobs.call("export", arguments, progress)
     files = tuple(
-        ExportedFile(Path(f["path"]), f["file_type"], f["bytes"], f.get("fallbacks", 0)) for f in made["files"]
+        ExportedFile(Path(f["path"]), f["file_type"], f["bytes"], f.get("fallbacks", 0))
+        for f in made["files"]
     )
     for file in files:
         run.emit("quantized", path=str(file.path), type=file.file_type, bytes=file.bytes)
@@ -130,7 +131,9 @@ def export(run: Run, *, gguf: str | Sequence[str], ollama: bool, folder: Path | 
     run.emit("certified", path=str(run.folder.certificate), verdict=certificate.verdict)
     modelfile = _modelfile(run, files[0].path) if ollama else None
     run.report()
-    return Export(merged, files, modelfile, certificate, run_lines(files[0].path, merged=merged, name=run.name))
+    return Export(
+        merged, files, modelfile, certificate, run_lines(files[0].path, merged=merged, name=run.name)
+    )
 
 
 def _modelfile(run: Run, gguf: Path) -> Path:

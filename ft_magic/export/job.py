@@ -90,12 +90,19 @@ def export_job(
     return {"files": files, "verdict": certificate.verdict}
 
 
-def _make_files(  # noqa: PLR0913  what to make of what, and where
+def _make_files(
     folder: RunFolder, plan: Plan, merged: Path, target: Path, types: Sequence[str], progress: Progress
 ) -> list[dict[str, Any]]:
     name = folder.path.name
     source = target / f"{name}-{SOURCE}.gguf"
-    to_gguf(merged, source, outtype="bf16", name=name, then=[t for t in types if t not in _PLAIN], progress=progress)
+    to_gguf(
+        merged,
+        source,
+        outtype="bf16",
+        name=name,
+        then=[t for t in types if t not in _PLAIN],
+        progress=progress,
+    )
     files = []
     matrix = None
     if any(kind not in _PLAIN and kind not in _EXACT for kind in types):

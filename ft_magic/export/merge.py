@@ -16,8 +16,8 @@ from ft_magic import atomic
 from ft_magic.errors import ExportError
 from ft_magic.export import trained
 from ft_magic.export.room import check_room
-from ft_magic.export.tokenizer_files import copy_tokenizer_files
 from ft_magic.progress import Progress, silent
+from ft_magic.template.files import copy_tokenizer_files
 
 # Largest mean KL in nats against base + adapter, by the number format both are computed in; measured on the
 # 135M model with random adapters (lora and qlora) over the texts below.

@@ -85,9 +85,7 @@ def script(plan: Plan, run_folder: Path) -> str:
     quantized = ""
     if plan.update.bits:
         imports += "from transformers import BitsAndBytesConfig\n"
-        quantized = ', quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", ' + (
-            "bnb_4bit_use_double_quant=True)"
-        )
+        quantized = f", quantization_config={_NF4}"
     head = _HEAD.format(
         title=f"{plan.method.title} {plan.update.title}",
         name=run_folder.name,
@@ -104,6 +102,7 @@ def script(plan: Plan, run_folder: Path) -> str:
     return head + _SHAPES[plan.method.signal] + tail
 
 
+_NF4 = 'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)'
 _TORCH = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 
 
@@ -137,5 +136,5 @@ def _adapter(plan: Plan) -> str:
     targets = plan.spec.target_modules or "all-linear"
     return (
         f"    peft_config=LoraConfig(r={plan.spec.lora_r}, lora_alpha={plan.settings.lora_alpha}, "
-        f"lora_dropout={plan.spec.lora_dropout}, target_modules={targets!r}, task_type=\"CAUSAL_LM\"),\n"
+        f'lora_dropout={plan.spec.lora_dropout}, target_modules={targets!r}, task_type="CAUSAL_LM"),\n'
     )

@@ -91,9 +91,20 @@ def kl_by_position(reference: Any, other: Any) -> Any:
 
 
 def working_dtype(base: Path) -> str:
-    """Return the number format to work in: float32, or bfloat16 where float32 does not fit into memory."""
-    needed_bytes = count_weights(base) * 4 * LOADING_FACTOR
-    return "float32" if needed_bytes <= hardware.read().memory_free_bytes else "bfloat16"
+    """Return the number format to work in: float32, or bfloat16 where float32 does not fit into memory.
+
+    Raises:
+        ExportError: not even bfloat16 fits; going on would end in a killed process.
+    """
+    weights, free_bytes = count_weights(base), hardware.read().memory_free_bytes
+    if weights * 4 * LOADING_FACTOR <= free_bytes:
+        return "float32"
+    if weights * 2 <= free_bytes:
+        return "bfloat16"
+    raise ExportError(
+        f"{base.name} takes {weights * 2 / 1e9:.1f} GB of memory in bfloat16, {free_bytes / 1e9:.1f} GB are free.",
+        "Free memory (%ft unload, restart other notebooks), or merge on a machine with more.",
+    )
 
 
 def count_weights(folder: Path) -> int:

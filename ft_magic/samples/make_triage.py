@@ -23,7 +23,6 @@ HELD_OUT_EXAMPLES = 60
 REPEATED_EXAMPLES = 3
 PAIR_EXAMPLES = 120
 INSTRUCTION = "Turn this message into JSON with the keys intent, order, item and reply."
-NO_ORDER_REPLY = "Please send us your order number."
 REPLIES = {
     "delivery": "We are looking for your {item}.",
     "refund": "We will refund the {item} within two days.",
@@ -47,8 +46,6 @@ class Example:
     @property
     def reply(self) -> str:
         """The shop's own wording for the intent."""
-        if self.order is None and self.intent != "question":
-            return NO_ORDER_REPLY
         return REPLIES[self.intent].format(item=self.item)
 
     @property

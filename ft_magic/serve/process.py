@@ -207,7 +207,7 @@ def _end_process(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _last_lines(errors: IO[bytes], count: int = 5) -> str:
+def _last_lines(errors: IO[bytes], count: int = 6) -> str:
     """Return the last lines the child wrote to standard error, without the clock of llama.cpp's log."""
     errors.seek(0)
     text = errors.read().decode(errors="replace")
