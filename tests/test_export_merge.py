@@ -260,5 +260,5 @@ def test_bfloat16_is_the_working_format_where_float32_does_not_fit(base, monkeyp
         )
         assert trained.working_dtype(base) == expected
     monkeypatch.setattr(trained.hardware, "read", lambda: SimpleNamespace(memory_free_bytes=weights_count))
-    with pytest.raises(ExportError, match="0.0 GB of memory in bfloat16"):
+    with pytest.raises(ExportError, match="GB of memory in bfloat16"):
         trained.working_dtype(base)
