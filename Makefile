@@ -6,10 +6,10 @@ NOTEBOOK := notebooks/00_raw_to_model.ipynb
 # A notebook always has neighbours; threads that wait asleep keep them from starving each other.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test test-slow test-browser check docs bench clean
+.PHONY: help demo test test-slow test-colab test-browser check docs bench clean
 help:
 	@echo "make demo    run the notebook from raw data to a quantized model that talks"
-	@echo "make test    run the tests (make test-slow: the ones with the real model; make test-browser: JupyterLab)"
+	@echo "make test    run the tests (make test-slow: the ones with the real model; make test-colab, test-browser)"
 	@echo "make check   lint, types, generated tables"
 	@echo "make docs    write the generated tables of the README"
 	@echo "make bench   measure against plain TRL and Unsloth"
@@ -38,6 +38,20 @@ test: $(VENV)/.unsloth
 
 test-slow: $(VENV)/.unsloth
 	$(BIN)/python -m pytest -m "slow and not gpu and not browser"
+
+# The kernel side on Colab's own versions: what a cell does there before a worker starts.
+KERNEL_TESTS := $(addprefix tests/test_,axes.py events.py spec.py yaml_body.py magics.py magics_kernel.py \
+	completion.py cli.py hardware.py doctor.py ui_charts.py ui_environment.py ui_live.py ui_report.py ui_show.py ui_svg.py)
+
+$(VENV)-colab/.base: pyproject.toml constraints/colab.txt
+	$(PYTHON) -m venv $(VENV)-colab
+	$(VENV)-colab/bin/python -m pip install -q --upgrade pip
+	$(VENV)-colab/bin/python -m pip install -q -c constraints/colab.txt -e ".[widgets]" \
+		ipykernel jupyter_client nbclient nbconvert tokenizers pytest pytest-timeout hypothesis
+	@touch $@
+
+test-colab: $(VENV)-colab/.base
+	$(VENV)-colab/bin/python -m pytest $(KERNEL_TESTS)
 
 test-browser: $(VENV)/.base
 	$(BIN)/python -m pytest -m browser

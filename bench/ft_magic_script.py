@@ -12,8 +12,7 @@ import time
 from pathlib import Path
 
 import ft_magic as ft
-from ft_magic import follow
-from ft_magic.ui.live import Live
+from ft_magic.ui import live
 from ft_magic.ui.screens import Frame
 from work import Work
 
@@ -24,9 +23,12 @@ class Drawn:
     def __init__(self) -> None:
         self.times_s: list[float] = []
         self.bytes: list[int] = []
+        self.first: tuple[float, float] = (0.0, 0.0)
 
     def __call__(self, frame: Frame) -> None:
         begun = time.perf_counter()
+        if not self.times_s:
+            self.first = (begun, time.process_time())
         self.bytes.append(len(json.dumps(dict(frame.bundle()))))
         self.times_s.append(time.perf_counter() - begun)
 
@@ -37,15 +39,15 @@ def main() -> None:
     os.environ["FT_MAGIC_RUNS"] = str(folder)
     os.environ["FT_MAGIC_BENCH_RESULT"] = work.result
     os.environ["FT_MAGIC_BENCH_BEGAN_T"] = str(work.began_t)
-    run = ft.finetune(**spec(work), python=str(_interpreter(folder)), detach=True)
-    drawn, began_s, cpu_s = Drawn(), time.perf_counter(), time.process_time()
-    status = follow.follow(run.folder, Live(run.name, display=drawn))
+    drawn = Drawn()
+    live.pick = lambda: drawn  # no notebook here: its display is the one thing replaced
+    run = ft.finetune(**spec(work), python=str(_interpreter(folder)))
+    began_s, began_cpu_s = drawn.first
     seen = {
         "follow_s": time.perf_counter() - began_s,
-        "follow_cpu_s": time.process_time() - cpu_s,
+        "follow_cpu_s": time.process_time() - began_cpu_s,
         "draw_s": drawn.times_s,
         "draw_bytes": drawn.bytes,
-        "status": status,
         "checkpointing": run.plan.settings.gradient_checkpointing,
         "environment": dict(run.plan.environment),
         "events": str(run.folder.events),

@@ -70,22 +70,10 @@ def make_plan(**spec: Any) -> Plan:
 
 
 def _prepare(given: Mapping[str, Any]) -> Prepared:
-    values = dict(given)
-    model, data, eval_data = values.get("model"), values.get("data"), values.get("eval_data")
-    if isinstance(model, Run):
-        values["model"] = model.name
-    for key in ("data", "eval_data"):
-        if key in values and values[key] is not None and not isinstance(values[key], str):
-            values[key] = _describe(values[key])
-    if isinstance(data, Path | Data) or (data is not None and not isinstance(data, str)):
-        values["data"] = _describe(data)
-    spec = parse(values)
-    run, folder, name = _model(spec, model)
-    if run is not None:
-        spec = spec.model_copy(update={"model": str(folder)})
-    train, heldout = _rows(spec, data, eval_data)
-    tokenizer = Tokenizer.load(folder)
-    audit = check_template(tokenizer, train)
+    spec = parse(_as_text(given))
+    run, folder, name = _model(spec, given.get("model"))
+    train, heldout = _rows(spec, given.get("data"), given.get("eval_data"))
+    audit = check_template(Tokenizer.load(folder), train)
     advice = _judge(spec, audit)
     situation = Situation(
         facts=models.facts(folder),
@@ -97,13 +85,23 @@ def _prepare(given: Mapping[str, Any]) -> Prepared:
         unsloth_installed=find_spec("unsloth") is not None,
     )
     plan = decide.make(spec, situation)
-    notes = tuple(train.lineage) + ((f"Starts from run {run.name}, merged into its base.",) if run else ())
-    plan = replace(plan, warnings=advice + plan.warnings, notes=plan.notes + notes)
-    return Prepared(plan, train, heldout)
+    notes = (*train.lineage, *([f"Starts from run {run.name}, merged into its base."] if run else []))
+    return Prepared(replace(plan, warnings=advice + plan.warnings, notes=plan.notes + notes), train, heldout)
+
+
+def _as_text(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace the objects a spec may hold by the words that name them: the spec is kept as text."""
+    words = dict(given)
+    if isinstance(words.get("model"), Run):
+        words["model"] = words["model"].name
+    for key in ("data", "eval_data"):
+        if not isinstance(words.get(key), str | None):
+            words[key] = _describe(words[key])
+    return words
 
 
 def _describe(value: Any) -> str:
-    """Name data given as an object, for the spec that is kept."""
+    """Name data given as an object; the rows themselves are kept in the run folder."""
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Data):

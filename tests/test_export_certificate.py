@@ -22,6 +22,7 @@ from ft_magic.export.merge import merge
 from ft_magic.export.record import Certificate, Form, Sample
 from ft_magic.export.verdicts import Reading, judge, kl_limit, overall
 from ft_magic.progress import silent
+from ft_magic.serve.llamacpp import Runtime
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("xllamacpp")
@@ -178,7 +179,7 @@ def test_kl_over_some_tokens_and_a_rest_is_a_lower_bound(pairs, data):
 
 AGREES = Agreement(
     positions=40, mean_kl=0.001, max_kl=0.01, top1_share=1, identical_share=1, prefix_share=1, widest_tie_nats=0,
-    stopped_share=1, answers=((1,), (2,)),
+    stopped_share=1, ran_on_share=0, answers=((1,), (2,)),
 )  # fmt: skip
 READS = Reading(prompt_equal=True, tokens_equal=True, stop_equal=True)
 
@@ -199,20 +200,28 @@ READS = Reading(prompt_equal=True, tokens_equal=True, stop_equal=True)
         ("Q8_0", {"mean_kl": 0.13}, READS, "broken", "another model"),
         ("Q4_K_M", {"mean_kl": 0.13}, READS, "ok", "limit 0.25"),
         ("F16", {"mean_kl": float("nan")}, READS, "broken", "another model"),
-        ("Q4_K_M", {"stopped_share": 0}, READS, "broken", "never stops"),
+        ("Q4_K_M", {"ran_on_share": 0.1}, READS, "broken", "writes the stop token and goes on"),
+        ("Q4_K_M", {"stopped_share": 0}, READS, "ok", "answers like"),
         ("Q4_K_M", {}, replace(READS, prompt_equal=None), "ok", "answers like"),
         ("Q4_K_M", {}, replace(READS, tokens_equal=False), "broken", "other tokens"),
         ("safetensors", {"mean_kl": 0.005}, None, "warning", "limit 0.002"),
     ],
 )
 def test_each_case_gets_its_verdict_and_sentence(file_type, changes, reading, verdict, says):
-    found = judge(file_type, replace(AGREES, **changes), reading, expected_stops=1)
+    found = judge(file_type, replace(AGREES, **changes), reading)
     assert found[0] == verdict
     assert says in found[1]
 
 
-def test_a_model_that_never_stopped_in_training_form_need_not_stop():
-    assert judge("Q8_0", replace(AGREES, stopped_share=0), READS, expected_stops=0)[0] == "ok"
+def test_an_answer_that_goes_on_after_a_stop_token_is_seen(parts, gguf):
+    model = trained.load_trained(parts["base"], parts["adapter"])
+    stop = agreement.reference(model, PROMPTS, [319], NEW_TOKENS, silent).answers[0][3]
+    # A stop token the file knows nothing of: llama.cpp writes it and goes on.
+    expected = agreement.reference(model, PROMPTS[:1], [stop], NEW_TOKENS, silent)
+    with Runtime(gguf, threads=1) as runtime:
+        found = agreement.of_runtime(runtime, expected, NEW_TOKENS, silent, "")
+    assert found.ran_on_share == 1
+    assert found.stopped_share == 0
 
 
 def test_every_file_type_has_a_limit_and_the_worst_verdict_wins():

@@ -34,12 +34,14 @@ class Reference:
         answers: token ids of each greedy answer, with its stop token where it stopped.
         stopped: for each answer, whether it ended by a stop token.
         logprobs: for each answer, log-probabilities in torch: (answer tokens, vocabulary), float32.
+        stops: ids of the tokens that end an answer.
     """
 
     prompts: tuple[Ids, ...]
     answers: tuple[Ids, ...]
     stopped: tuple[bool, ...]
     logprobs: tuple[Any, ...]
+    stops: Ids
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class Agreement:
         widest_tie_nats: where answers part, how much likelier the reference found its own token than the
             other one, at most; a small value means that two tokens were nearly tied.
         stopped_share: share of answers that ended by a stop token.
+        ran_on_share: share of answers that went on after a stop token.
         answers: this form's greedy answers (token ids).
     """
 
@@ -67,6 +70,7 @@ class Agreement:
     prefix_share: float
     widest_tie_nats: float
     stopped_share: float
+    ran_on_share: float
     answers: tuple[Ids, ...]
 
 
@@ -95,7 +99,8 @@ def reference(
             logprobs.append(row)
     progress("answering as trained", len(prompts), len(prompts))
     stopped = tuple(answer[-1] in stops for answer in answers)
-    return Reference(tuple(tuple(prompt) for prompt in prompts), tuple(answers), stopped, tuple(logprobs))
+    given = tuple(tuple(prompt) for prompt in prompts)
+    return Reference(given, tuple(answers), stopped, tuple(logprobs), tuple(stops))
 
 
 def _answer(
@@ -167,7 +172,9 @@ def of_runtime(
         choices = tuple(max(top, key=lambda token: top[token]) for top in tops)
         kls = [kl_of_top(row, top) for row, top in zip(wanted, tops, strict=True)]
         found.positions(kls, choices, answer, wanted)
-        found.answer(made.token_ids, answer, stopped=made.stopped_by == "eos")
+        stopped = made.stopped_by == "eos"
+        ran_on = not set(made.token_ids[: len(made.token_ids) - stopped]).isdisjoint(expected.stops)
+        found.answer(made.token_ids, answer, stopped=stopped, ran_on=ran_on)
     progress(what, len(expected.prompts), len(expected.prompts))
     return found.agreement()
 
@@ -202,6 +209,7 @@ class _Tally:
         self._prefixes: list[float] = []
         self._identical: list[bool] = []
         self._stopped: list[bool] = []
+        self._ran_on: list[bool] = []
         self._answers: list[Ids] = []
 
     def positions(self, kls: Sequence[float], choices: Ids, answer: Ids, wanted: Any) -> None:
@@ -212,12 +220,13 @@ class _Tally:
         if parting < len(answer):
             self._gaps.append(float(wanted[parting, answer[parting]] - wanted[parting, choices[parting]]))
 
-    def answer(self, made: Ids, answer: Ids, *, stopped: bool) -> None:
+    def answer(self, made: Ids, answer: Ids, *, stopped: bool, ran_on: bool = False) -> None:
         """Add one whole greedy answer."""
         self._answers.append(made)
         self._identical.append(made == answer)
         self._prefixes.append(_common(made, answer) / len(answer))
         self._stopped.append(stopped)
+        self._ran_on.append(ran_on)
 
     def agreement(self) -> Agreement:
         """Return the means."""
@@ -231,5 +240,6 @@ class _Tally:
             prefix_share=sum(self._prefixes) / prompts,
             widest_tie_nats=max(self._gaps),
             stopped_share=sum(self._stopped) / prompts,
+            ran_on_share=sum(self._ran_on) / prompts,
             answers=tuple(self._answers),
         )

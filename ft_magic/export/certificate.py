@@ -147,7 +147,7 @@ class _Bench:
         model = trained.load_trained(folder, None, dtype=self.dtype)
         start_s = time.monotonic() - started_s
         found = agreement.of_torch(model, expected, self.report, "comparing merged")
-        form = self._form("merged", "safetensors", folder, found, None, expected)
+        form = self._form("merged", "safetensors", folder, found, None)
         return replace(form, kl_over="full vocabulary", start_s=round(start_s, 2)), found.answers
 
     def gguf(self, gguf: Path, expected: Reference) -> tuple[Form, tuple[Ids, ...]]:
@@ -168,7 +168,7 @@ class _Bench:
                 )
         except ExportError as error:
             return _unusable(gguf, file_type, error), ()
-        form = self._form(gguf.name, file_type, gguf, found, reading, expected)
+        form = self._form(gguf.name, file_type, gguf, found, reading)
         return replace(
             form,
             kl_over=f"{TOP} likeliest tokens and a rest",
@@ -197,10 +197,8 @@ class _Bench:
         path: Path,
         found: Agreement,
         reading: Reading | None,
-        expected: Reference,
     ) -> Form:
-        stops = sum(expected.stopped) / len(expected.stopped)
-        verdict, says = judge(file_type, found, reading, stops)
+        verdict, says = judge(file_type, found, reading)
         figures: dict[str, Any] = {
             key: value if isinstance(value, int) else float(f"{value:.4g}")
             for key, value in asdict(found).items()

@@ -50,6 +50,7 @@ class Form:
         prefix_share: mean share of an answer that is the same from its start.
         widest_tie_nats: where answers part, how far apart the two tokens were for the trained model, at most.
         stopped_share: share of answers ended by a stop token.
+        ran_on_share: share of answers that went on after a stop token.
         prompt_equal: whether the chat template renders the same prompt; None where it was not asked.
         tokens_equal: whether text becomes the same token ids; None where it was not asked.
         stop_equal: whether the tokenizer's stop token ends answers; None where it was not asked.
@@ -74,6 +75,7 @@ class Form:
     prefix_share: float | None = None
     widest_tie_nats: float | None = None
     stopped_share: float | None = None
+    ran_on_share: float | None = None
     prompt_equal: bool | None = None
     tokens_equal: bool | None = None
     stop_equal: bool | None = None

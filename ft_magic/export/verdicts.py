@@ -51,23 +51,20 @@ def kl_limit(file_type: str) -> float:
     return next(limit for start, limit in KL_LIMITS if file_type.upper().startswith(start))
 
 
-def judge(
-    file_type: str, found: Agreement, reading: Reading | None, expected_stops: float
-) -> tuple[str, str]:
+def judge(file_type: str, found: Agreement, reading: Reading | None) -> tuple[str, str]:
     """Return verdict (``ok``, ``warning``, ``broken``) and one sentence that says why.
 
     Args:
         file_type: GGUF file type, or ``safetensors`` for the merged folder.
         found: how closely it answers.
         reading: how it reads prompts; None for the merged folder.
-        expected_stops: share of the reference answers that ended by a stop token.
     """
     limit = kl_limit(file_type)
     figures = f"mean KL {_figure(found.mean_kl)} nats (limit {limit:g})"
     if reading is not None and (fault := _misreads(reading)):
         return BROKEN, fault
-    if expected_stops > 0 and found.stopped_share == 0:
-        return BROKEN, "It never stops by its stop token, the model as trained does."
+    if found.ran_on_share > 0:
+        return BROKEN, "It writes the stop token and goes on: its runtime does not end answers there."
     if not found.mean_kl <= limit * BROKEN_FACTOR:
         return BROKEN, f"It is another model: {figures}."
     if found.mean_kl > limit:
