@@ -11,10 +11,11 @@ import sys
 import time
 from pathlib import Path
 
+from work import Work
+
 import ft_magic as ft
 from ft_magic.ui import live
 from ft_magic.ui.screens import Frame
-from work import Work
 
 
 class Drawn:

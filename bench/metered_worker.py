@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from meter import Meter
 from transformers import trainer
 
 from ft_magic import worker
 from ft_magic.backends.watch import Watch
-from meter import Meter
 
 _TELLING = ("on_step_begin", "on_step_end", "on_log")
 

@@ -31,7 +31,9 @@ def main() -> None:
     )
     if work.stop_is_last:
         stop = trainer.processing_class.eos_token_id
-        trainer.train_dataset = trainer.train_dataset.map(lambda row: {"labels": up_to_stop(row["labels"], stop)})
+        trainer.train_dataset = trainer.train_dataset.map(
+            lambda row: {"labels": up_to_stop(row["labels"], stop)}
+        )
     trainer.train()
 
 

@@ -47,6 +47,22 @@ def snapshot(hub_id: str, ways_on: str, progress: Progress) -> Path:
         raise _explained(hub_id, ways_on, error) from error
 
 
+def has_answer(data_set: str) -> bool:
+    """Return whether the hub answers within seconds when asked for a data set; True when it is set offline.
+
+    ``datasets`` itself retries for half a minute where there is no network; offline it looks in its cache at once.
+    """
+    from huggingface_hub import HfApi, constants
+
+    if constants.HF_HUB_OFFLINE:
+        return True
+    token = os.environ.get("HF_TOKEN") or None
+    try:
+        return _answers(lambda: HfApi(token=token).dataset_info(data_set, timeout=TIMEOUT_S))
+    except Exception as error:  # noqa: BLE001  the hub answered with a refusal, which ``datasets`` explains
+        return "HfHubHTTPError" in _kinds(error)
+
+
 def _answers(ask: Callable[[], object]) -> bool:
     """Whether the hub can be reached; what it answers with is its error to raise."""
     try:

@@ -221,6 +221,10 @@ def _read_hub(name: str, limit: int | None) -> Raw:
         )
     import datasets
 
+    from ft_magic import hub
+
+    if not hub.has_answer(name):
+        raise DataError(f"'{name}' is no file here, and the hub cannot be reached.", way_on)
     try:
         loaded = datasets.load_dataset(name)
     except Exception as error:  # any failure of the hub client means the same to the reader

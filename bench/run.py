@@ -1,0 +1,188 @@
+"""Measure the same LoRA training by plain TRL, Unsloth and ft_magic, turn by turn, on this machine's processor.
+
+python bench/run.py [--steps 6] [--batch 2] [--rounds 2] [--threads 1 2] [--programs NAME ...]
+
+Writes bench/out/bench.json and prints Markdown. Data: $FT_MAGIC_BENCH_DATA, else a file
+data/alpaca_en_demo.json in a folder beside the checkout, else the package's sample.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from overhead import long_run
+from tables import markdown
+from work import ROOT, Work
+
+from ft_magic import models, samples
+
+OUT = ROOT / "bench" / "out"
+QUIET_LOAD = 1.0  # above it something else runs, and several threads wait for each other at every matmul
+LIMIT_S = 1800
+
+
+@dataclass(frozen=True)
+class Program:
+    """One way to do the work.
+
+    Attributes:
+        title: how tables call it.
+        script: file in this folder.
+        checkpointing: as in ``Work``.
+        stop_is_last: as in ``Work``.
+        once: whether one run is enough, because only its losses are wanted.
+    """
+
+    title: str
+    script: str
+    checkpointing: bool | None = None
+    stop_is_last: bool = False
+    once: bool = False
+
+
+PROGRAMS = {
+    "trl": Program("TRL", "trl_script.py"),
+    "unsloth": Program("Unsloth", "unsloth_script.py"),
+    "unsloth-free": Program("Unsloth, no checkpointing", "unsloth_script.py", checkpointing=False),
+    "ft_magic": Program("ft_magic", "ft_magic_script.py"),
+    "ft_magic-checkpointing": Program("ft_magic, checkpointing", "ft_magic_script.py", checkpointing=True),
+    "trl-labels": Program(
+        "TRL, labels as ft_magic's", "trl_script.py", checkpointing=True, stop_is_last=True, once=True
+    ),
+    "trl-free": Program("TRL, no checkpointing", "trl_script.py", checkpointing=False),
+}
+USUAL = [name for name in PROGRAMS if name != "trl-free"]
+# A script starts with what its user's shell has; waiting policies of make or of a test run are not that.
+_NOT_INHERITED = ("OMP_", "GOMP_", "KMP_", "MKL_", "MALLOC_", "FT_MAGIC_")
+_EVERYWHERE = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "UNSLOTH_DISABLE_STATISTICS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "CUDA_VISIBLE_DEVICES": "",
+}
+
+
+def main() -> None:
+    asked = _arguments()
+    model = str(models.resolve(asked.model))
+    work = Work(model=model, data=_data(), steps=asked.steps, batch_examples=asked.batch)
+    if (load := os.getloadavg()[0]) > QUIET_LOAD:
+        print(f"This machine is busy (load {load:.1f}): trust the cpu seconds of one thread, not the rest.")
+    shutil.rmtree(OUT, ignore_errors=True)
+    OUT.mkdir(parents=True)
+    runs = []
+    for threads in asked.threads:
+        for turn in range(asked.rounds):
+            for name in asked.programs:
+                if turn and PROGRAMS[name].once:
+                    continue
+                run = measure(name, work, threads, turn)
+                runs.append(run)
+                print(_line(run), flush=True)
+    found = {"command": " ".join(["bench/run.py", *sys.argv[1:]]), "machine": _machine(), "work": vars(work)}
+    found |= {"titles": {name: row.title for name, row in PROGRAMS.items()}, "runs": runs}
+    found["long_run"] = long_run(runs)
+    (OUT / "bench.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    print("\n" + markdown(found))
+
+
+def measure(name: str, work: Work, threads: int, turn: int) -> dict[str, Any]:
+    """Run a program on as many cores as it has threads and return what its meter wrote.
+
+    Raises:
+        SystemExit: the program failed; the end of its log is shown.
+    """
+    program = PROGRAMS[name]
+    folder = OUT / f"{name}-{threads}-{turn}"
+    folder.mkdir()
+    result, log = folder / "result.json", folder / "log.txt"
+    work = replace(
+        work,
+        checkpointing=program.checkpointing,
+        stop_is_last=program.stop_is_last,
+        result=str(result),
+        folder=str(folder),
+        began_t=time.time(),
+    )
+    work.write(folder / "work.json")
+    load = os.getloadavg()[0]
+    with log.open("wb") as file:
+        subprocess.run(
+            [sys.executable, str(ROOT / "bench" / program.script), str(folder / "work.json")],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=_environment(threads),
+            cwd=folder,
+            timeout=LIMIT_S,
+            check=False,
+            preexec_fn=lambda: os.sched_setaffinity(0, _cores(threads)),
+        )
+    if not result.exists():
+        raise SystemExit(f"{name} failed:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-15:]))
+    return {"program": name, "threads": threads, "round": turn, "load": load} | json.loads(result.read_text())
+
+
+def _environment(threads: int) -> dict[str, str]:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(_NOT_INHERITED)}
+    # A cache of its own: a training that goes on elsewhere must not make this one wait for the device.
+    own = {"OMP_NUM_THREADS": str(threads), "FT_MAGIC_CACHE": str(OUT / "cache"), "PYTHONPATH": str(ROOT)}
+    return kept | _EVERYWHERE | own
+
+
+def _cores(threads: int) -> set[int]:
+    return set(sorted(os.sched_getaffinity(0))[:threads])
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=6, help="optimizer steps; the first is not counted")
+    parser.add_argument("--batch", type=int, default=2, help="examples a step")
+    parser.add_argument("--rounds", type=int, default=2, help="how often each program runs")
+    parser.add_argument("--threads", type=int, nargs="+", default=_usual_threads(), help="one table for each")
+    parser.add_argument("--programs", nargs="+", choices=list(PROGRAMS), default=USUAL)
+    parser.add_argument("--model", default="demo", help="anything ft_magic takes as a model")
+    return parser.parse_args()
+
+
+def _usual_threads() -> list[int]:
+    """Return one pinned thread, whose figures are steady, and every core, which is what users get."""
+    return sorted({1, len(os.sched_getaffinity(0))})
+
+
+def _data() -> str:
+    if given := os.environ.get("FT_MAGIC_BENCH_DATA"):
+        return str(Path(given).resolve())
+    beside = sorted(ROOT.parent.glob("*/data/alpaca_en_demo.json"))
+    return str(beside[0] if beside else samples.path("triage"))
+
+
+def _machine() -> dict[str, Any]:
+    described = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    name = next(
+        (line.split(":")[1].strip() for line in described if line.startswith("model name")), "unknown"
+    )
+    packages = ("torch", "transformers", "trl", "peft", "unsloth", "ft-magic")
+    versions = {package: metadata.version(package) for package in packages}
+    return {"processor": name, "cores": len(os.sched_getaffinity(0)), "versions": versions}
+
+
+def _line(run: dict[str, Any]) -> str:
+    steps = " ".join(f"{seconds:.2f}" for seconds in run["step_s"])
+    head = f"{run['program']}, {run['threads']} thread(s), round {run['round'] + 1}, load {run['load']:.1f}"
+    return f"{head}: steps {steps} s; first loss {run['losses'][0]:.4f}"
+
+
+if __name__ == "__main__":
+    main()
