@@ -8,6 +8,7 @@ import os
 import time
 from pathlib import Path
 
+import torch
 from transformers import TrainerCallback
 
 
@@ -39,7 +40,7 @@ class Meter(TrainerCallback):
             return
         ids, labels = inputs["input_ids"], inputs["labels"]
         mask = inputs.get("attention_mask")
-        kept = ids == ids if mask is None else mask.bool()
+        kept = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
         self.rows.append(
             [_fingerprint(i[k], t[k]) for i, t, k in zip(ids.cpu(), labels.cpu(), kept.cpu(), strict=True)]
         )

@@ -16,15 +16,15 @@ def markdown(found: dict[str, Any]) -> str:
     """Return every table with a line on how it was made."""
     machine, work, runs = found["machine"], found["work"], found["runs"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    head = [
+    head = (
         f"`python {found['command']}` on {machine['processor']}, {machine['cores']} cores; {versions}. "
         f"{Path(work['model']).name}, {Path(work['data']).name}, {work['steps']} steps of {work['batch_examples']} "
         f"examples, LoRA rank {work['rank']} on every linear layer, fp32. "
-        f"Load before a run: {min(r['load'] for r in runs):.1f} to {max(r['load'] for r in runs):.1f}.",
-    ]
+        f"Load before a run: {min(r['load'] for r in runs):.1f} to {max(r['load'] for r in runs):.1f}."
+    )
     counts = sorted({run["threads"] for run in runs})
     tables = [speed([run for run in runs if run["threads"] == count], found["titles"]) for count in counts]
-    return "\n\n".join([*head, *tables, losses(runs, found["titles"]), cost(runs, found["long_run"])])
+    return "\n\n".join([head, *tables, losses(runs, found["titles"]), cost(runs, found["long_run"])])
 
 
 def speed(runs: Runs, titles: dict[str, str]) -> str:

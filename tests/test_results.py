@@ -42,10 +42,12 @@ def test_a_score_function_judges_both_sides(run):
         return {"has colour": "colour" in expected, "half": 0.5}
 
     found = run.evaluate(samples=2, score=score, max_new_tokens=4)
-    assert len(seen) == 4
+    assert len(seen) == 1 + 4  # tried out once, then both answers to both prompts
     assert found.scores_before == found.scores_after == {"has colour": 1.0, "half": 0.5}
     with pytest.raises(SpecError, match="score returned str"):
         run.evaluate(samples=1, score=lambda *_: "good", max_new_tokens=2)
+    with pytest.raises(SpecError, match="fails on the first held-out row: KeyError"):
+        run.evaluate(samples=1, score=lambda *_: {}["x"], max_new_tokens=2)
 
 
 def test_the_base_answers_otherwise_than_the_trained_model_and_batches_like_singles(run):

@@ -105,6 +105,8 @@ def evaluate(run: Run, *, samples: int, score: Score | None, max_new_tokens: int
             f"run {run.name} held nothing out, so there is nothing to evaluate on.",
             "Train with eval_fraction: 0.1, or give eval_data.",
         )
+    if score is not None:
+        _try_out(score, run)
     arguments = {"run": str(run.path), "model": model, "samples": samples, "max_new_tokens": max_new_tokens}
     with ProgressLine("Evaluating") as progress:
         raw = jobs.call("evaluate", arguments, progress)
@@ -137,6 +139,27 @@ def _scores(score: Score | None, answers: Sequence[tuple[str, str, str]]) -> dic
         for name, value in _named(score(*triple)).items():
             table.setdefault(name, []).append(value)
     return {name: fmean(values) for name, values in table.items()}
+
+
+def _try_out(score: Score, run: Run) -> None:
+    """Call a score function once, before the minutes of work whose result it would throw away.
+
+    Raises:
+        SpecError: it fails on the first held-out row, given the expected answer.
+    """
+    from ft_magic.backends.rows import read
+    from ft_magic.evaluate.heldout import expected_text, prompt_text
+
+    row = next(read(run.folder.heldout_rows))
+    expected = expected_text(row)
+    try:
+        value = score(prompt_text(row), expected, expected)
+    except Exception as error:  # the user's own code may raise anything
+        raise SpecError(
+            f"the score function fails on the first held-out row: {type(error).__name__}: {error}.",
+            "It is called as score(prompt, answer, expected) and returns a number or a dict of numbers.",
+        ) from error
+    _named(value)
 
 
 def _named(value: Any) -> dict[str, float]:
