@@ -47,7 +47,11 @@ def test_a_missing_file_is_not_taken_for_a_hub_id(tiny, tmp_path, runs_folder):
 
 @pytest.mark.parametrize(
     ("model", "said"),
-    [("/no/such/folder", "/no/such/folder"), ("dmeo", "Did you mean 'demo'"), ("nobody/nothing-at-all", "demo")],
+    [
+        ("/no/such/folder", "/no/such/folder"),
+        ("dmeo", "Did you mean 'demo'"),
+        ("nobody/nothing-at-all", "demo"),
+    ],
 )
 def test_a_model_that_is_not_there_names_the_ways_on(model, said, tiny, runs_folder):
     with pytest.raises(ModelError) as error:
@@ -104,7 +108,6 @@ def test_every_error_shows_itself_without_a_traceback(monkeypatch):
         lines = kind("what was given cannot be.", "Write this.")._render_traceback_()
         assert lines == [f"{kind.__name__}: what was given cannot be.", "Write this."]
     monkeypatch.setenv("FT_MAGIC_TRACEBACK", "1")
-    try:
+    with pytest.raises(SpecError) as error:
         raise SpecError("x", "y")
-    except SpecError as error:
-        assert "Traceback" in "".join(error._render_traceback_())
+    assert "Traceback" in "".join(error.value._render_traceback_())
