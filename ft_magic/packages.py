@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import tomllib
 from collections.abc import Iterable
@@ -54,6 +55,12 @@ def version_of(name: str) -> str:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return ""
+
+
+def versions_of(names: Iterable[str]) -> dict[str, str]:
+    """Return the installed versions of distributions, Python's own first; those not installed are left out."""
+    found = {name: version_of(name) for name in names}
+    return {"python": platform.python_version(), **{name: found[name] for name in found if found[name]}}
 
 
 def accepts(versions: str, installed: str) -> bool:

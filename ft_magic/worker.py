@@ -13,12 +13,11 @@ import signal
 import sys
 import time
 import traceback
-from importlib import metadata
 from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from ft_magic import backends, events
+from ft_magic import backends, events, packages
 from ft_magic.backends import Emit, Job, Outcome
 from ft_magic.errors import FTError
 from ft_magic.paths import cache_dir
@@ -49,7 +48,7 @@ def main(arguments: list[str]) -> int:
     writer = events.Writer(folder.events)
     signal.signal(signal.SIGTERM, _stop_now)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a stop button reaches the follower, which asks in writing
-    folder.update_state(pid=os.getpid(), status="running", versions=_versions())
+    folder.update_state(pid=os.getpid(), status="running", versions=packages.versions_of(_VERSIONED))
     try:
         outcome = _train(folder, writer.emit)
     except StopNow:
@@ -132,16 +131,6 @@ def _explain(error: BaseException) -> tuple[str, str]:
 def _last_step(folder: RunFolder) -> int:
     checkpoint = folder.latest_checkpoint()
     return checkpoint_step(checkpoint) if checkpoint else 0
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": sys.version.split()[0]}
-    for name in _VERSIONED:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _stop_now(_: int, __: FrameType | None) -> None:

@@ -17,7 +17,7 @@ HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "un
 WORKER_ONLY = {"backends/trl.py", "backends/watch.py", "backends/unsloth.py"}
 # Lower layers never import higher ones.
 LAYERS = [
-    {"errors", "events", "paths", "progress", "atomic", "cached_folder"},
+    {"errors", "events", "paths", "progress", "atomic", "cached_folder", "packages"},
     {"axes", "hardware", "models", "hub", "demo_model", "dequantize", "run_folder"},
     {"spec", "data", "template", "memory"},
     {"plans", "decide", "fit", "cautions", "process_environment"},
@@ -25,7 +25,7 @@ LAYERS = [
     {"jobs", "jobserver", "follow", "evaluate", "export", "worker"},
     {"run", "run_list"},
     {"launch"},
-    {"verbs", "actions", "calls", "magics", "cli", "completion", "doctor", "packages", "yaml_body"},
+    {"verbs", "actions", "calls", "magics", "cli", "completion", "doctor", "yaml_body"},
 ]
 
 

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ft_magic import atomic
 from ft_magic.backends import Emit, Job, Outcome, rows
+from ft_magic.backends.arguments import training_arguments, watching_arguments
 from ft_magic.backends.watch import PARTIAL, Watch
 from ft_magic.errors import SpecError, nearest
 from ft_magic.plans import Plan
@@ -115,13 +116,13 @@ def adapter_config(plan: Plan) -> Any:
 
 
 def trainer_config(plan: Plan, output: Path) -> Any:
-    """Return the trainer's arguments, the one place where the plan becomes keyword arguments.
+    """Return the trainer's configuration.
 
     Raises:
         SpecError: ``trainer:`` names a field the trainer's configuration does not have.
     """
     config_class = _resolve(plan.method.config)
-    settings, spec = plan.settings, plan.spec
+    spec = plan.spec
     known = config_class.__dataclass_fields__
     for key in spec.trainer:
         if key not in known:
@@ -129,43 +130,8 @@ def trainer_config(plan: Plan, output: Path) -> Any:
                 f"trainer.{key} is no field of {config_class.__name__}.{nearest(key, known)}",
                 "See the TRL documentation of this class for its fields.",
             )
-    values = {
-        "output_dir": str(output),
-        "max_steps": settings.total_steps,
-        "per_device_train_batch_size": settings.micro_batch_size,
-        "per_device_eval_batch_size": settings.micro_batch_size,
-        "gradient_accumulation_steps": settings.accumulation_steps,
-        "learning_rate": settings.learning_rate,
-        "lr_scheduler_type": spec.lr_scheduler_type,
-        "warmup_steps": settings.warmup_steps,
-        "max_length": settings.max_length,
-        "optim": settings.optim,
-        "seed": spec.seed,
-        "bf16": settings.precision == "bf16" and settings.device == "cuda",
-        "fp16": settings.precision == "fp16",
-        "use_cpu": settings.device == "cpu",
-        "gradient_checkpointing": settings.gradient_checkpointing,
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,
-        "eval_strategy": "steps" if settings.eval_examples else "no",
-        "eval_steps": settings.eval_steps,
-        "save_strategy": "steps",
-        "save_steps": settings.save_steps,
-        "report_to": [spec.report_to] if isinstance(spec.report_to, str) else list(spec.report_to or []),
-        "disable_tqdm": True,
-        "dataloader_pin_memory": settings.device == "cuda",
-    }
-    return config_class(**(values | _method_values(plan) | dict(spec.trainer)))
-
-
-def _method_values(plan: Plan) -> dict[str, Any]:
-    """Arguments that only some methods have."""
-    spec = plan.spec
-    asked = {key: getattr(spec, key) for key in plan.method.options if getattr(spec, key) is not None}
-    if plan.method.signal == "pair":
-        # Full fine-tuning: the reference's log-probabilities are computed once, so no second model is kept.
-        return asked | {"precompute_ref_log_probs": plan.update.family == "full"}
-    return asked | {"packing": plan.settings.packing, **plan.method.settings}
+    values = watching_arguments(plan, str(output)) | training_arguments(plan)
+    return config_class(**(values | dict(spec.trainer)))
 
 
 def trainer_class(plan: Plan) -> Any:

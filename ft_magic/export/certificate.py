@@ -6,16 +6,13 @@
 from __future__ import annotations
 
 import gc
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ft_magic import __version__
 from ft_magic.errors import ExportError
 from ft_magic.export import agreement, trained
 from ft_magic.export.agreement import TOP, Agreement, Ids, Reference
@@ -23,12 +20,13 @@ from ft_magic.export.describe import describe
 from ft_magic.export.merge import PROBE_TEXTS
 from ft_magic.export.record import Certificate, Form, Sample, bytes_of, sha256_of
 from ft_magic.export.verdicts import BROKEN, OK, Reading, judge, kl_limit, overall
+from ft_magic.packages import versions_of
 from ft_magic.progress import Progress, silent
 from ft_magic.serve.llamacpp import Runtime
 
 __all__ = ["Certificate", "certify"]
 
-PACKAGES = ("torch", "transformers", "peft", "tokenizers", "gguf", "xllamacpp")
+PACKAGES = ("ft-magic", "torch", "transformers", "peft", "tokenizers", "gguf", "xllamacpp")
 SAMPLES = 4
 SAMPLE_PROMPT_CHARACTERS = 200
 SMALLEST_CONTEXT_TOKENS = 512
@@ -94,7 +92,7 @@ def certify(  # noqa: PLR0913  what is compared, on what, and where the result g
         answer_tokens=sum(map(len, expected.answers)),
         max_new_tokens=max_new_tokens,
         samples=bench.samples(expected, {form.name: answers for form, answers in measured}),
-        versions=_versions(),
+        versions=versions_of(PACKAGES),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - started_s, 1),
     )
@@ -285,14 +283,3 @@ def _unusable(gguf: Path, file_type: str, error: ExportError) -> Form:
         says=f"llama.cpp cannot use it: {error.problem}",
         kl_limit=kl_limit(file_type),
     )
-
-
-def _versions() -> dict[str, str]:
-    """Return the versions of everything that took part."""
-    found = {"python": platform.python_version(), "ft_magic": __version__}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

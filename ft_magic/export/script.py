@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ft_magic.backends.arguments import training_arguments
 from ft_magic.plans import Plan
 
 _HEAD = '''"""{title}
@@ -86,6 +87,7 @@ def script(plan: Plan, run_folder: Path) -> str:
     if plan.update.bits:
         imports += "from transformers import BitsAndBytesConfig\n"
         quantized = f", quantization_config={_NF4}"
+    values = training_arguments(plan) | dict(plan.spec.trainer)
     head = _HEAD.format(
         title=f"{plan.method.title} {plan.update.title}",
         name=run_folder.name,
@@ -97,37 +99,15 @@ def script(plan: Plan, run_folder: Path) -> str:
         dtype="torch.float32" if settings.weight_bytes == 4 else f"torch.{_TORCH[settings.precision]}",
         quantized=quantized,
     )
-    arguments = "".join(f"        {name}={value!r},\n" for name, value in _arguments(plan).items())
+    arguments = "".join(
+        f"        {name}={value!r},\n" for name, value in ({"output_dir": "out"} | values).items()
+    )
     tail = _TAIL.format(trainer=trainer, config=config, arguments=arguments, adapter=_adapter(plan))
     return head + _SHAPES[plan.method.signal] + tail
 
 
 _NF4 = 'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)'
 _TORCH = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-
-
-def _arguments(plan: Plan) -> dict[str, object]:
-    settings, spec = plan.settings, plan.spec
-    values: dict[str, object] = {
-        "output_dir": "out",
-        "max_steps": settings.total_steps,
-        "per_device_train_batch_size": settings.micro_batch_size,
-        "gradient_accumulation_steps": settings.accumulation_steps,
-        "learning_rate": settings.learning_rate,
-        "lr_scheduler_type": spec.lr_scheduler_type,
-        "warmup_steps": settings.warmup_steps,
-        "max_length": settings.max_length,
-        "optim": settings.optim,
-        "seed": spec.seed,
-        "gradient_checkpointing": settings.gradient_checkpointing,
-        "bf16": settings.precision == "bf16",
-        "fp16": settings.precision == "fp16",
-        "use_cpu": settings.device == "cpu",
-        "logging_steps": 1,
-        "report_to": [],
-    }
-    values |= {key: getattr(spec, key) for key in plan.method.options if getattr(spec, key) is not None}
-    return values | dict(spec.trainer)
 
 
 def _adapter(plan: Plan) -> str:

@@ -1,0 +1,61 @@
+"""The plan as keyword arguments of a TRL configuration: the one place where it becomes a dict."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ft_magic.plans import Plan
+
+
+def training_arguments(plan: Plan) -> dict[str, Any]:
+    """Return the arguments that decide what is learned; the same for a run and for its script."""
+    settings, spec = plan.settings, plan.spec
+    common = {
+        "max_steps": settings.total_steps,
+        "per_device_train_batch_size": settings.micro_batch_size,
+        "gradient_accumulation_steps": settings.accumulation_steps,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": spec.lr_scheduler_type,
+        "warmup_steps": settings.warmup_steps,
+        "max_length": settings.max_length,
+        "optim": settings.optim,
+        "seed": spec.seed,
+        "bf16": settings.precision == "bf16" and settings.device == "cuda",
+        "fp16": settings.precision == "fp16",
+        "use_cpu": settings.device == "cpu",
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "logging_steps": 1,
+        "report_to": [spec.report_to] if isinstance(spec.report_to, str) else list(spec.report_to or []),
+    }
+    return common | _method_arguments(plan)
+
+
+def _method_arguments(plan: Plan) -> dict[str, Any]:
+    """Return the arguments that only some methods have."""
+    spec = plan.spec
+    asked = {key: getattr(spec, key) for key in plan.method.options if getattr(spec, key) is not None}
+    if plan.method.signal == "pair":
+        # Full fine-tuning: the reference's log-probabilities are computed once, so no second model is kept.
+        return asked | {"precompute_ref_log_probs": plan.update.family == "full"}
+    return asked | {"packing": plan.settings.packing, **plan.method.settings}
+
+
+def watching_arguments(plan: Plan, output: str) -> dict[str, Any]:
+    """Return the arguments of evaluation, checkpoints and display, which only a run needs.
+
+    Args:
+        plan: of the run.
+        output: folder the trainer writes checkpoints into.
+    """
+    settings = plan.settings
+    return {
+        "output_dir": output,
+        "per_device_eval_batch_size": settings.micro_batch_size,
+        "logging_nan_inf_filter": False,
+        "eval_strategy": "steps" if settings.eval_examples else "no",
+        "eval_steps": settings.eval_steps,
+        "save_strategy": "steps",
+        "save_steps": settings.save_steps,
+        "disable_tqdm": True,
+        "dataloader_pin_memory": settings.device == "cuda",
+    }
