@@ -74,7 +74,7 @@ def make(spec: Spec, situation: Situation) -> Plan:
         "gradient_checkpointing": checkpointing,
         "packing": _packing(spec, method, device),
         "lora_alpha": Choice(spec.lora_alpha or 2 * spec.lora_r, "twice the rank (LoRA paper's repository)"),
-        "threads": Choice(situation.hardware.cpu_cores, "every core this process may use"),
+        "threads": Choice(situation.threads, "the cores this process may use, or OMP_NUM_THREADS"),
     }
     settings = Settings(
         device=device,

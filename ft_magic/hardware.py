@@ -93,6 +93,12 @@ def read(root: Path = Path("/")) -> Hardware:
     )
 
 
+def threads(hardware: Hardware) -> int:
+    """Return how many threads to compute with: the usable cores, or ``OMP_NUM_THREADS`` where that is fewer."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0]
+    return min(hardware.cpu_cores, int(asked)) if asked.isdigit() and int(asked) > 0 else hardware.cpu_cores
+
+
 def disk_free_bytes(path: Path | str) -> int:
     """Return the free bytes of the disk that holds ``path``, or will hold it once it is made."""
     place = Path(path).expanduser().absolute()

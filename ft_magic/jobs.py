@@ -133,11 +133,11 @@ def unload() -> None:
 
 
 def _environment() -> dict[str, str]:
-    from ft_magic.hardware import read
+    from ft_magic.hardware import read, threads
     from ft_magic.process_environment import process_environment
 
     hardware = read()
-    return process_environment("cuda" if hardware.gpus else "cpu", hardware.cpu_cores)
+    return process_environment("cuda" if hardware.gpus else "cpu", threads(hardware))
 
 
 def _rebuilt(error: Mapping[str, str]) -> FTError:

@@ -75,13 +75,15 @@ def _prepare(given: Mapping[str, Any]) -> Prepared:
     train, heldout = _rows(spec, given.get("data"), given.get("eval_data"))
     audit = check_template(Tokenizer.load(folder), train)
     advice = _judge(spec, audit)
+    machine = hardware.read()
     situation = Situation(
         facts=models.facts(folder),
         model_folder=str(folder),
         model_name=name,
         lengths=Lengths(tokens=tuple(audit.lengths), trained=tuple(audit.trained)),
         heldout_examples=len(heldout) if heldout is not None else 0,
-        hardware=hardware.read(),
+        hardware=machine,
+        threads=hardware.threads(machine),
         unsloth_installed=find_spec("unsloth") is not None,
     )
     plan = decide.make(spec, situation)
@@ -180,7 +182,9 @@ def _make_folder(prepared: Prepared) -> RunFolder:
         prepared.train.to_jsonl(folder.train_rows)
         if prepared.heldout is not None:
             prepared.heldout.to_jsonl(folder.heldout_rows)
-        text = yaml.safe_dump(plan.spec.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
+        asked = plan.spec.model_dump(mode="json", exclude_defaults=True)
+        asked |= {"method": plan.spec.method, "update": plan.spec.update}
+        text = yaml.safe_dump(asked, sort_keys=False)
         atomic.write_text(folder.spec, text)
         atomic.write_json(folder.plan, plan.to_dict())
         folder.update_state(name=path.name, status="planned", pid=None, detached=plan.spec.detach)

@@ -221,3 +221,4 @@ class Situation:
     heldout_examples: int
     hardware: Hardware
     unsloth_installed: bool = False
+    threads: int = 1

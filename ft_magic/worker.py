@@ -17,7 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from ft_magic import backends, events, packages
+from ft_magic import atomic, backends, events, packages
 from ft_magic.backends import Emit, Job, Outcome
 from ft_magic.errors import FTError
 from ft_magic.paths import cache_dir
@@ -48,7 +48,9 @@ def main(arguments: list[str]) -> int:
     writer = events.Writer(folder.events)
     signal.signal(signal.SIGTERM, _stop_now)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a stop button reaches the follower, which asks in writing
-    folder.update_state(pid=os.getpid(), status="running", versions=packages.versions_of(_VERSIONED))
+    versions = packages.versions_of(_VERSIONED)
+    atomic.write_json(folder.path / "versions.json", versions)
+    folder.update_state(pid=os.getpid(), status="running", versions=versions)
     try:
         outcome = _train(folder, writer.emit)
     except StopNow:

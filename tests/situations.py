@@ -51,4 +51,5 @@ def situation(*, rows=400, tokens=100, facts=SMOL, gpus=(), heldout=40, unsloth=
         heldout_examples=heldout,
         hardware=replace(hardware, gpus=tuple(gpus)),
         unsloth_installed=unsloth,
+        threads=2,
     )
