@@ -23,3 +23,9 @@ def cache_dir() -> Path:
 def runs_dir() -> Path:
     """Return the folder that holds run folders: ``FT_MAGIC_RUNS``, else ``ft_runs`` in the working folder."""
     return Path(os.environ.get("FT_MAGIC_RUNS") or "ft_runs").absolute()
+
+
+def from_here(path: Path) -> Path:
+    """Return a path relative to the working folder where it lies below it: shorter to read and to copy."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -169,6 +169,8 @@ def _accuracies(sides: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 
 def prompt_text(row: Mapping[str, Any]) -> str:
     """Return what the person asked in a normalised row: the last user turn before the answer."""
+    if "text" in row:
+        return ""
     turns = row["messages"][:-1] if "messages" in row else row["prompt"]
     if isinstance(turns, str):
         return turns

@@ -49,6 +49,7 @@ def certify(  # noqa: PLR0913  what is compared, on what, and where the result g
     prompts: Sequence[Sequence[int]],
     *,
     out: Path,
+    titles: Sequence[str] = (),
     base_bits: int = 0,
     max_new_tokens: int = 48,
     progress: Progress | None = None,
@@ -63,6 +64,7 @@ def certify(  # noqa: PLR0913  what is compared, on what, and where the result g
         prompts: held-out prompts as token ids, rendered as in training; 16 are enough (about 500 answer
             tokens).
         out: where ``certificate.json`` is written.
+        titles: the prompts as a person wrote them, for showing; by default the end of the rendered prompt.
         base_bits: 4 where training held the base in NF4.
         max_new_tokens: longest answer in tokens.
         progress: told how many prompts each form has answered.
@@ -91,7 +93,7 @@ def certify(  # noqa: PLR0913  what is compared, on what, and where the result g
         prompts=len(expected.prompts),
         answer_tokens=sum(map(len, expected.answers)),
         max_new_tokens=max_new_tokens,
-        samples=bench.samples(expected, {form.name: answers for form, answers in measured}),
+        samples=bench.samples(expected, titles, {form.name: answers for form, answers in measured}),
         versions=versions_of(PACKAGES),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - started_s, 1),
@@ -175,7 +177,9 @@ class _Bench:
             tokens_per_s=round(len(first.token_ids) / max(first.answer_s, 1e-3), 1),
         ), found.answers
 
-    def samples(self, expected: Reference, answers: Mapping[str, tuple[Ids, ...]]) -> tuple[Sample, ...]:
+    def samples(
+        self, expected: Reference, titles: Sequence[str], answers: Mapping[str, tuple[Ids, ...]]
+    ) -> tuple[Sample, ...]:
         """Return the first prompts with the answer of each form, as text."""
         found = []
         for number, prompt in enumerate(expected.prompts[:SAMPLES]):

@@ -11,6 +11,7 @@ from ft_magic import jobs
 from ft_magic.errors import ExportError
 from ft_magic.export.certificate import Certificate
 from ft_magic.export.ollama import RunLines, run_lines, write_modelfile
+from ft_magic.paths import from_here
 from ft_magic.template import Tokenizer
 from ft_magic.ui.live import ProgressLine
 from ft_magic.ui.show import Shown, count, shown_table
@@ -52,10 +53,10 @@ class Export:
 
     def shown(self) -> Shown:
         """Return files, certificate and run lines as tables."""
-        rows: list[list[object]] = [["merged", str(self.merged), ""]]
-        rows += [[f.file_type, str(f.path), f"{f.bytes / 1e6:.0f} MB"] for f in self.files]
+        rows: list[list[object]] = [["merged", from_here(self.merged), ""]]
+        rows += [[f.file_type, from_here(f.path), f"{f.bytes / 1e6:.0f} MB"] for f in self.files]
         if self.modelfile:
-            rows.append(["Ollama", str(self.modelfile), ""])
+            rows.append(["Ollama", from_here(self.modelfile), ""])
         notes = [
             f"{f.file_type}: {count(f.fallbacks)} tensors have rows that are no multiple of 256, so they are kept "
             "at a higher precision."

@@ -10,6 +10,7 @@ from typing import Any
 
 from ft_magic.backends import rows
 from ft_magic.evaluate import generate
+from ft_magic.evaluate.heldout import prompt_text
 from ft_magic.export import calibration
 from ft_magic.export.certificate import certify
 from ft_magic.export.convert import to_gguf
@@ -51,8 +52,12 @@ def merge_job(*, run: str, model: Mapping[str, Any], out: str, progress: Progres
 def heldout_prompts(folder: RunFolder, plan: Plan, most: int) -> list[list[int]]:
     """Return the prompts of the first held-out rows as token ids; of the training rows where none are held out."""
     tokenizer = Tokenizer.load(plan.model_folder)
+    return [prompt_ids(tokenizer, row) for row in _heldout(folder, most)]
+
+
+def _heldout(folder: RunFolder, most: int) -> list[dict[str, Any]]:
     source = folder.heldout_rows if folder.heldout_rows.exists() else folder.train_rows
-    return [prompt_ids(tokenizer, row) for row, _ in zip(rows.read(source), range(most), strict=False)]
+    return [row for row, _ in zip(rows.read(source), range(most), strict=False)]
 
 
 def export_job(
@@ -84,6 +89,7 @@ def export_job(
         [Path(file["path"]) for file in files],
         heldout_prompts(folder, plan, _CERTIFIED_PROMPTS),
         out=folder.certificate,
+        titles=[prompt_text(row) for row in _heldout(folder, _CERTIFIED_PROMPTS)],
         base_bits=model["bits"],
         progress=progress,
     )
