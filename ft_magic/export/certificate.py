@@ -188,7 +188,8 @@ class _Bench:
                 for name, given in answers.items()
                 if given
             }
-            text = self.tokenizer.decode(list(prompt), skip_special_tokens=True).strip()
+            rendered = self.tokenizer.decode(list(prompt), skip_special_tokens=True).strip()
+            text = titles[number] if number < len(titles) and titles[number] else rendered
             found.append(Sample(text[-SAMPLE_PROMPT_CHARACTERS:], texts))
         return tuple(found)
 

@@ -133,7 +133,11 @@ def export(run: Run, *, gguf: str | Sequence[str], ollama: bool, folder: Path | 
     modelfile = _modelfile(run, files[0].path) if ollama else None
     run.report()
     return Export(
-        merged, files, modelfile, certificate, run_lines(files[0].path, merged=merged, name=run.name)
+        merged,
+        files,
+        modelfile,
+        certificate,
+        run_lines(from_here(files[0].path), merged=from_here(merged), name=run.name),
     )
 
 
