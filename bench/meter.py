@@ -38,17 +38,13 @@ class Meter(TrainerCallback):
         """Note what a forward pass is given: a fingerprint of each row, and token counts."""
         if not model.training:
             return
-        ids, labels = inputs["input_ids"], inputs["labels"]
-        mask = inputs.get("attention_mask")
-        kept = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()
-        self.rows.append(
-            [_fingerprint(i[k], t[k]) for i, t, k in zip(ids.cpu(), labels.cpu(), kept.cpu(), strict=True)]
-        )
+        rows = list(_rows(inputs))
+        self.rows.append([_fingerprint(ids, labels) for ids, labels in rows])
         self.sizes.append(
             {
-                "padded_tokens": ids.numel(),
-                "tokens": int(kept.sum()),
-                "trained_tokens": int((labels != -100).sum()),
+                "padded_tokens": inputs["input_ids"].numel(),
+                "tokens": sum(len(ids) for ids, _ in rows),
+                "trained_tokens": int((inputs["labels"] != -100).sum()),
             }
         )
 
@@ -81,8 +77,23 @@ class Meter(TrainerCallback):
         return {}
 
 
+def _rows(inputs):
+    """Yield ids and labels of each row without padding, also where rows stand one after another in one line."""
+    ids, labels = inputs["input_ids"].cpu(), inputs["labels"].cpu()
+    mask, places = inputs.get("attention_mask"), inputs.get("position_ids")
+    if mask is None and places is not None:
+        starts = (places[0] == 0).nonzero().flatten().tolist()
+        for begin, end in zip(starts, [*starts[1:], ids.shape[1]], strict=True):
+            yield ids[0, begin:end], labels[0, begin:end]
+        return
+    kept = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.cpu().bool()
+    for row in range(len(ids)):
+        yield ids[row][kept[row]], labels[row][kept[row]]
+
+
 def _fingerprint(ids, labels) -> str:
-    text = ",".join(map(str, ids.tolist())) + "|" + ",".join(map(str, labels.tolist()))
+    """Return a short name for a row; the first label is left out, as nothing predicts the first token."""
+    text = ",".join(map(str, ids.tolist())) + "|" + ",".join(map(str, labels[1:].tolist()))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

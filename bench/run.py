@@ -82,20 +82,23 @@ def main() -> None:
         print(f"This machine is busy (load {load:.1f}): trust the cpu seconds of one thread, not the rest.")
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
-    runs = []
+    found = {"command": " ".join(["bench/run.py", *sys.argv[1:]]), "machine": _machine(), "work": vars(work)}
+    found |= {"titles": {name: row.title for name, row in PROGRAMS.items()}, "runs": []}
     for threads in asked.threads:
         for turn in range(asked.rounds):
             for name in asked.programs:
                 if turn and PROGRAMS[name].once:
                     continue
-                run = measure(name, work, threads, turn)
-                runs.append(run)
-                print(_line(run), flush=True)
-    found = {"command": " ".join(["bench/run.py", *sys.argv[1:]]), "machine": _machine(), "work": vars(work)}
-    found |= {"titles": {name: row.title for name, row in PROGRAMS.items()}, "runs": runs}
-    found["long_run"] = long_run(runs)
-    (OUT / "bench.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+                found["runs"].append(measure(name, work, threads, turn))
+                print(_line(found["runs"][-1]), flush=True)
+                _write(found)
+    found["long_run"] = long_run(found["runs"])
+    _write(found)
     print("\n" + markdown(found))
+
+
+def _write(found: dict[str, Any]) -> None:
+    (OUT / "bench.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
 def measure(name: str, work: Work, threads: int, turn: int) -> dict[str, Any]:

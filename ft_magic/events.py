@@ -38,11 +38,11 @@ class Event:
     data: dict[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, key: str) -> Any:
-        return self.data[key]
+        return getattr(self, key) if key in ("kind", "t") else self.data[key]
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return a field, or ``default`` where the event has none."""
-        return self.data.get(key, default)
+        return getattr(self, key) if key in ("kind", "t") else self.data.get(key, default)
 
     def to_json(self) -> str:
         """Return the event as one JSON line without the newline; NaN and infinities become null."""

@@ -13,7 +13,7 @@ def test_events_come_back_in_order_with_their_fields(tmp_path):
     writer.emit("started", pid=7)
     writer.emit("step", step=1, loss=2.5, metrics={"a": 1.0})
     first, second = events.read(tmp_path / "events.jsonl")
-    assert (first.kind, first["pid"]) == ("started", 7)
+    assert (first.kind, first["kind"], first["pid"]) == ("started", "started", 7)
     assert (second["loss"], second["metrics"]) == (2.5, {"a": 1.0})
     assert first.t <= second.t
 
