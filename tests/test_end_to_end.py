@@ -60,3 +60,18 @@ def test_the_certificate_stays_with_the_run(run):
     assert {"evaluated", "merged", "quantized", "certified"} <= set(kinds)
     report = run.report().read_text()
     assert "Q4_K_M" in report
+
+
+def test_qlora_trains_the_real_model_on_a_cpu_and_merges_as_trained(tmp_path, monkeypatch):
+    monkeypatch.setenv("FT_MAGIC_RUNS", str(tmp_path / "runs"))
+    rows = [{"prompt": f"Name colour {i}.", "completion": "Blue."} for i in range(4)]
+    made = ft.finetune(
+        model="demo", data=rows, update="qlora", max_steps=2, batch_size=1, eval_fraction=0, learning_rate=1e-3,
+        lr_scheduler_type="constant", warmup_ratio=0,
+    )  # fmt: skip
+    losses = [row["loss"] for row in made.metrics()]
+    assert losses[1] < losses[0]
+    merged = made.merge()
+    assert not json.loads((merged / "config.json").read_text()).get("quantization_config")
+    told = next(event for event in made.events() if event.kind == "merged")
+    assert told["mean_kl"] < 0.002
