@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ft_magic import plans
 from ft_magic.axes import METHODS, SIGNALS, UPDATES
+from ft_magic.planning import plans
 
 README = Path(__file__).parents[1] / "README.md"
 

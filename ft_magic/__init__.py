@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Data": "ft_magic.data",
     "FTError": "ft_magic.errors",
-    "Plan": "ft_magic.plans",
+    "Plan": "ft_magic.planning.plans",
     "Run": "ft_magic.run",
     "Spec": "ft_magic.spec",
     "check_template": "ft_magic.template",
@@ -30,7 +30,7 @@ _PUBLIC = {
     "unload": "ft_magic.jobs",
 }
 # Public names that differ from the name in their module.
-_RENAMED = {"plan": ("ft_magic.launch", "make_plan"), "grid": ("ft_magic.plans", "grid")}
+_RENAMED = {"plan": ("ft_magic.launch", "make_plan"), "grid": ("ft_magic.planning.plans", "grid")}
 
 __all__ = sorted([*_PUBLIC, *_RENAMED, "last_run"])  # noqa: PLE0605  lazy names: the table above is the list
 

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ft_magic import __version__, verbs
+from ft_magic import __version__
 from ft_magic.errors import FTError
+from ft_magic.shell import verbs
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130  # as shells count: 130 is 128 + SIGINT
 

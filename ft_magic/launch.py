@@ -12,12 +12,13 @@ from typing import Any
 
 import yaml
 
-from ft_magic import atomic, decide, events, follow, hardware, models
+from ft_magic import atomic, events, follow, hardware, models
 from ft_magic.axes import find_method
 from ft_magic.data import Data, load_data
 from ft_magic.errors import DataError, RunError, SpecError, TemplateError
 from ft_magic.paths import runs_dir
-from ft_magic.plans import Advice, Lengths, Plan, Situation
+from ft_magic.planning import decide
+from ft_magic.planning.plans import Advice, Lengths, Plan, Situation
 from ft_magic.run import Run
 from ft_magic.run_folder import RunFolder
 from ft_magic.run_list import remember

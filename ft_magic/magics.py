@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 
-from ft_magic import completion
 from ft_magic.axes import METHODS, Method
+from ft_magic.shell import completion
 
 Magic = TypeVar("Magic", bound=Callable[..., Any])
 
@@ -41,14 +41,14 @@ class FineTuning(Magics):  # type: ignore[misc]  # IPython has no complete types
     @_dual
     def ft(self, line: str, cell: str | None = None) -> Any:
         """Do everything around a training; ``%ft --help`` lists the verbs."""
-        from ft_magic import calls, verbs
+        from ft_magic.shell import calls, verbs
 
         request = verbs.read(calls.arguments(line), cell)
         result = verbs.do(request, self.shell.user_ns)
         return self._seen(result) if request is not None and request.verb.live else result
 
     def _start(self, line: str, cell: str | None, method: str | None = None) -> Any:
-        from ft_magic import actions, calls
+        from ft_magic.shell import actions, calls
 
         call = calls.parse(line, cell, method)
         result = actions.start(call, self.shell.user_ns)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ft_magic.evaluate.evaluation import Evaluation
     from ft_magic.export.certificate import Certificate
     from ft_magic.export.export import Export
-    from ft_magic.plans import Plan
+    from ft_magic.planning.plans import Plan
     from ft_magic.serve.chat import Chat
 
 
@@ -52,7 +52,7 @@ class Run:
         """What was decided, with reasons."""
         import json
 
-        from ft_magic.plans import Plan
+        from ft_magic.planning.plans import Plan
 
         return Plan.from_dict(json.loads(self.folder.plan.read_text(encoding="utf-8")))
 

@@ -21,7 +21,7 @@ from ft_magic import atomic, backends, events, packages
 from ft_magic.backends import Emit, Job, Outcome
 from ft_magic.errors import FTError
 from ft_magic.paths import cache_dir
-from ft_magic.plans import Plan
+from ft_magic.planning.plans import Plan
 from ft_magic.run_folder import RunFolder, checkpoint_step
 
 _VERSIONED = (

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from ft_magic.hardware import Gpu, Hardware
 from ft_magic.models import ModelFacts
-from ft_magic.plans import Lengths, Situation
+from ft_magic.planning.plans import Lengths, Situation
 
 GIB = 2**30
 

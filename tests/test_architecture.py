@@ -18,14 +18,14 @@ WORKER_ONLY = {"backends/trl.py", "backends/watch.py", "backends/unsloth.py"}
 # Lower layers never import higher ones.
 LAYERS = [
     {"errors", "events", "paths", "progress", "atomic", "cached_folder", "packages"},
-    {"axes", "hardware", "models", "hub", "demo_model", "dequantize", "run_folder"},
+    {"axes", "hardware", "models", "run_folder"},
     {"spec", "data", "template", "memory"},
-    {"plans", "decide", "fit", "cautions", "process_environment"},
+    {"planning", "process_environment"},
     {"ui", "serve", "backends"},
     {"jobs", "jobserver", "follow", "evaluate", "export", "worker"},
     {"run", "run_list"},
     {"launch"},
-    {"verbs", "actions", "calls", "magics", "cli", "completion", "doctor", "yaml_body"},
+    {"shell", "magics", "cli"},
 ]
 
 

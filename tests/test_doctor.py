@@ -3,8 +3,9 @@ import urllib.error
 
 import pytest
 
-from ft_magic import doctor, packages
+from ft_magic import packages
 from ft_magic.hardware import Gpu, Hardware
+from ft_magic.shell import doctor
 
 GIB = 2**30
 LAPTOP = Hardware(4, "CPU <b>", (), 16 * GIB, 12 * GIB, (), "3.12.1", "Linux")
@@ -151,7 +152,7 @@ def test_the_hub_is_asked_by_head_only(monkeypatch, outcome, state):
 
 def test_the_demo_model_is_ready_once_its_stamp_is_there(tmp_path):
     from ft_magic.cached_folder import STAMP_NAME
-    from ft_magic.demo_model import NAME
+    from ft_magic.models.demo import NAME
 
     assert finding(doctor.check(LAPTOP), "demo model").state == "note"
     folder = tmp_path / "cache" / "models" / NAME

@@ -214,7 +214,7 @@ def test_help_lists_every_key_and_option(shell):
 
 
 def test_ft_alone_and_help_list_every_verb(shell):
-    from ft_magic.verbs import VERBS
+    from ft_magic.shell.verbs import VERBS
 
     for cell in ("%ft", "%ft --help"):
         text = shell.run(cell)
@@ -222,14 +222,14 @@ def test_ft_alone_and_help_list_every_verb(shell):
 
 
 def test_the_verbs_of_the_contract_are_there():
-    from ft_magic.verbs import VERBS
+    from ft_magic.shell.verbs import VERBS
 
     asked = "doctor data plan runs attach stop resume logs evaluate merge export chat methods"
     assert set(asked.split()) <= set(VERBS)
 
 
 def test_every_verb_has_help(shell):
-    from ft_magic.verbs import VERBS
+    from ft_magic.shell.verbs import VERBS
 
     for verb in VERBS.values():
         text = shell.run(f"%ft {verb.name} --help")
@@ -481,7 +481,8 @@ def test_loading_imports_nothing_heavy():
     assert {name for name in modules if name.startswith("ft_magic")} == {
         "ft_magic",
         "ft_magic.axes",
-        "ft_magic.completion",
+        "ft_magic.shell",
+        "ft_magic.shell.completion",
         "ft_magic.errors",
         "ft_magic.magics",
     }

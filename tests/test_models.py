@@ -105,7 +105,7 @@ def silent_hub(online, tmp_path, monkeypatch):
     """A hub that accepts connections and never answers: what a firewall that drops packets looks like."""
     import huggingface_hub.constants
 
-    from ft_magic import hub
+    from ft_magic.models import hub
 
     monkeypatch.setattr(hub, "TIMEOUT_S", 0.2)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))

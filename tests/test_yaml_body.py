@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ft_magic import yaml_body
 from ft_magic.errors import SpecError
-from ft_magic.yaml_body import Reference
+from ft_magic.shell import yaml_body
+from ft_magic.shell.yaml_body import Reference
 
 
 @pytest.mark.parametrize(

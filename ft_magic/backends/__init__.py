@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from ft_magic.events import Event
-from ft_magic.plans import Plan
+from ft_magic.planning.plans import Plan
 from ft_magic.run_folder import RunFolder
 
 Emit = Callable[..., Event]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ft_magic.plans import Plan
+from ft_magic.planning.plans import Plan
 
 
 def training_arguments(plan: Plan) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ft_magic.plans import Plan
+from ft_magic.planning.plans import Plan
 from ft_magic.template import Tokenizer, render
 from ft_magic.template.render import render_pair
 

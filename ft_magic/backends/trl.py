@@ -20,7 +20,7 @@ from ft_magic.backends import Emit, Job, Outcome, rows
 from ft_magic.backends.arguments import training_arguments, watching_arguments
 from ft_magic.backends.watch import PARTIAL, Watch
 from ft_magic.errors import SpecError, nearest
-from ft_magic.plans import Plan
+from ft_magic.planning.plans import Plan
 from ft_magic.run_folder import checkpoint_step
 from ft_magic.template import Tokenizer, prompt_ids
 from ft_magic.template.files import copy_tokenizer_files

@@ -7,7 +7,7 @@ from typing import Any
 
 import unsloth  # isort: skip  # it rewrites the libraries below when imported
 from ft_magic.backends import Emit, Job, Outcome, trl
-from ft_magic.plans import Plan
+from ft_magic.planning.plans import Plan
 
 
 def train(job: Job, emit: Emit) -> Outcome:

@@ -221,7 +221,7 @@ def _read_hub(name: str, limit: int | None) -> Raw:
         )
     import datasets
 
-    from ft_magic import hub
+    from ft_magic.models import hub
 
     if not hub.has_answer(name):
         raise DataError(f"'{name}' is no file here, and the hub cannot be reached.", way_on)

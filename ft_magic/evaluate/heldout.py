@@ -9,7 +9,7 @@ from typing import Any
 
 from ft_magic.backends import rows
 from ft_magic.evaluate.generate import Loaded, answer, load
-from ft_magic.plans import Plan
+from ft_magic.planning.plans import Plan
 from ft_magic.progress import Progress
 from ft_magic.run_folder import RunFolder
 from ft_magic.template import Tokenizer, prompt_ids

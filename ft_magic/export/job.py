@@ -17,7 +17,7 @@ from ft_magic.export.convert import to_gguf
 from ft_magic.export.merge import merge
 from ft_magic.export.policy import find_file_type
 from ft_magic.export.quantize import quantize
-from ft_magic.plans import Plan
+from ft_magic.planning.plans import Plan
 from ft_magic.progress import Progress
 from ft_magic.run_folder import RunFolder
 from ft_magic.template import Tokenizer, prompt_ids, render, render_pair

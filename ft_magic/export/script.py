@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ft_magic.backends.arguments import training_arguments
-from ft_magic.plans import Plan
+from ft_magic.planning.plans import Plan
 
 _HEAD = '''"""{title}
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ft_magic.ui.show import Shown, gib, seconds, shown_table
 
 if TYPE_CHECKING:
-    from ft_magic.plans import Cell, Plan
+    from ft_magic.planning.plans import Cell, Plan
 
 _HIDDEN = {"device", "weight_bytes", "threads"}
 

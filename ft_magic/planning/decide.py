@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from ft_magic import cautions
 from ft_magic.axes import METHODS, Method, Update, find_method, find_update
 from ft_magic.errors import SpecError
-from ft_magic.fit import Choice, fit, memory_limit_bytes
 from ft_magic.memory import Workload
-from ft_magic.plans import BACKENDS, Plan, Settings, Situation, refusal
+from ft_magic.planning import cautions
+from ft_magic.planning.fit import Choice, fit, memory_limit_bytes
+from ft_magic.planning.plans import BACKENDS, Plan, Settings, Situation, refusal
 from ft_magic.process_environment import process_environment
 from ft_magic.spec import Spec
 

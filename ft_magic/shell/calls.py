@@ -50,7 +50,7 @@ class Call:
         Raises:
             SpecError: there is no such variable.
         """
-        from ft_magic import yaml_body
+        from ft_magic.shell import yaml_body
 
         return yaml_body.resolve(self.values, namespace)
 
@@ -102,7 +102,7 @@ def parse(line: str, body: str | None = None, method: str | None = None) -> Call
         SpecError: a word that is no key=value and no option, a key given twice, a body YAML cannot read, a
             variable name that cannot be, or another method than the pinned one.
     """
-    from ft_magic import yaml_body
+    from ft_magic.shell import yaml_body
 
     given = words(line)
     variable = None
@@ -156,7 +156,7 @@ def pairs(given: Iterable[str]) -> dict[str, Any]:
     Raises:
         SpecError: a word that is none, has no value, or a key given twice.
     """
-    from ft_magic import yaml_body
+    from ft_magic.shell import yaml_body
 
     values: dict[str, Any] = {}
     for word in given:
@@ -209,7 +209,7 @@ def _check_flag(flag: str) -> None:
 
 def _source(value: Any) -> str:
     """Return a value as Python source; a reference is the variable's name."""
-    from ft_magic.yaml_body import Reference
+    from ft_magic.shell.yaml_body import Reference
 
     if isinstance(value, Reference):
         return value.name

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ft_magic import calls
 from ft_magic.errors import DataError, FTError, ModelError, SpecError, nearest
+from ft_magic.shell import calls
 
 if TYPE_CHECKING:
     from ft_magic.run import Run
@@ -35,7 +35,7 @@ class Text(str):
 
 def doctor(_arguments: Namespace, _variables: Variables) -> Any:
     """Check this machine."""
-    from ft_magic.doctor import check
+    from ft_magic.shell.doctor import check
 
     return check()
 
@@ -60,8 +60,8 @@ def template(arguments: Namespace, variables: Variables) -> Any:
 
 def plan(arguments: Namespace, variables: Variables) -> Any:
     """Make a plan and start nothing."""
-    from ft_magic import yaml_body
     from ft_magic.launch import make_plan
+    from ft_magic.shell import yaml_body
 
     if arguments.file and arguments.body:
         raise SpecError("plan: settings come from --file and from the cell's body.", "Give one of them.")
@@ -114,7 +114,8 @@ def runs(_arguments: Namespace, _variables: Variables) -> Any:
 
 def methods(_arguments: Namespace, _variables: Variables) -> Any:
     """Show which method, update and backend go together on this machine."""
-    from ft_magic import hardware, plans
+    from ft_magic import hardware
+    from ft_magic.planning import plans
 
     return plans.grid(cpu=not hardware.read().gpus)
 
@@ -205,7 +206,7 @@ def script(arguments: Namespace, variables: Variables) -> Text:
 
 def value(word: str, variables: Variables) -> Any:
     """Return the variable of a ``$name``; any other word is itself."""
-    from ft_magic import yaml_body
+    from ft_magic.shell import yaml_body
 
     return yaml_body.variable(word[1:], variables) if word.startswith("$") else word
 
@@ -270,7 +271,7 @@ def _file_values(file: str) -> dict[str, Any]:
     Raises:
         SpecError: it cannot be read.
     """
-    from ft_magic import yaml_body
+    from ft_magic.shell import yaml_body
 
     try:
         text = Path(file).expanduser().read_text(encoding="utf-8")

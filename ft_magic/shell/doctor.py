@@ -211,7 +211,7 @@ def _places() -> Iterator[Finding]:
 
 def _model() -> Iterator[Finding]:
     from ft_magic.cached_folder import STAMP_NAME
-    from ft_magic.demo_model import NAME
+    from ft_magic.models.demo import NAME
 
     folder = cache_dir() / "models" / NAME
     if (folder / STAMP_NAME).is_file():

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NoReturn
 
-from ft_magic import actions, calls
 from ft_magic.axes import SIGNALS
 from ft_magic.errors import SpecError, nearest
+from ft_magic.shell import actions, calls
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ft_magic.axes import Update
 from ft_magic.memory import Memory, parameters
-from ft_magic.plans import Advice, Settings, Situation
+from ft_magic.planning.plans import Advice, Settings, Situation
 
 _FEW_ROWS = 100  # below this, answers mostly memorise: LIMA (arXiv 2305.11206) needed 1,000 for a style
 # Learning rates outside these ranges diverge or do nothing (QLoRA paper table 9, TRL and Unsloth recipes).
