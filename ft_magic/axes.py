@@ -71,21 +71,23 @@ class Update:
         name: the word users write.
         title: one sentence for tables and help.
         family: ``full`` or ``adapter``: picks the method's default learning rate.
-        peft: name of the PEFT configuration class, or empty when no adapter is used.
-        bits: bits of a frozen, quantized base, or 0 when the base is not quantized.
-        mergeable: whether the result folds into the base's own weights.
         backends: names of the backends that run it.
         source: paper or library it comes from.
+        peft: name of the PEFT configuration class, or empty when no adapter is used.
+        bits: bits of a frozen, quantized base, or 0 when the base is not quantized.
+        settings: arguments of the PEFT class fixed by this update.
+        options: spec keys only this kind of update reads.
     """
 
     name: str
     title: str
     family: str
-    peft: str
-    bits: int
-    mergeable: bool
     backends: tuple[str, ...]
     source: str
+    peft: str = ""
+    bits: int = 0
+    settings: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    options: tuple[str, ...] = ()
 
 
 SIGNALS: Mapping[str, Signal] = MappingProxyType(
@@ -154,39 +156,58 @@ METHODS: Mapping[str, Method] = MappingProxyType(
     }
 )
 
+# Keys of the spec that LoRA and its relatives read.
+_LORA_KEYS = ("lora_r", "lora_alpha", "lora_dropout", "target_modules")
+
 UPDATES: Mapping[str, Update] = MappingProxyType(
     {
         row.name: row
         for row in (
             Update(
-                "full",
-                "Every weight of the model.",
-                "full",
-                "",
-                0,
-                True,
-                ("trl", "unsloth"),
-                "plain fine-tuning",
+                name="full",
+                title="Every weight of the model.",
+                family="full",
+                backends=("trl", "unsloth"),
+                source="plain fine-tuning",
             ),
             Update(
-                "lora",
-                "Small low-rank matrices beside frozen weights.",
-                "adapter",
-                "LoraConfig",
-                0,
-                True,
-                ("trl", "unsloth"),
-                "Hu et al. 2021, arXiv 2106.09685",
+                name="lora",
+                title="Small low-rank matrices beside frozen weights.",
+                family="adapter",
+                peft="LoraConfig",
+                options=_LORA_KEYS,
+                backends=("trl", "unsloth"),
+                source="Hu et al. 2021, arXiv 2106.09685",
             ),
             Update(
-                "qlora",
-                "LoRA over a base held in 4-bit NF4 with double quantization.",
-                "adapter",
-                "LoraConfig",
-                4,
-                True,
-                ("trl", "unsloth"),
-                "Dettmers et al. 2023, arXiv 2305.14314",
+                name="qlora",
+                title="LoRA over a base held in 4-bit NF4 with double quantization.",
+                family="adapter",
+                peft="LoraConfig",
+                bits=4,
+                options=_LORA_KEYS,
+                backends=("trl", "unsloth"),
+                source="Dettmers et al. 2023, arXiv 2305.14314",
+            ),
+            Update(
+                name="dora",
+                title="LoRA that learns the length of each weight column apart from its direction.",
+                family="adapter",
+                peft="LoraConfig",
+                settings=MappingProxyType({"use_dora": True}),
+                options=_LORA_KEYS,
+                backends=("trl",),
+                source="Liu et al. 2024, arXiv 2402.09353",
+            ),
+            Update(
+                name="rslora",
+                title="LoRA scaled by the root of its rank, so that high ranks learn as fast as low ones.",
+                family="adapter",
+                peft="LoraConfig",
+                settings=MappingProxyType({"use_rslora": True}),
+                options=_LORA_KEYS,
+                backends=("trl",),
+                source="Kalajdzievski 2023, arXiv 2312.03732",
             ),
         )
     }

@@ -97,6 +97,7 @@ def test_a_sound_plan_warns_of_nothing():
     ("more", "said"),
     [
         ({"beta": 0.1}, "beta has no meaning for method 'sft'"),
+        ({"update": "full", "lora_r": 8}, "lora_r has no meaning for update 'full'"),
         ({"batch_size": 8, "micro_batch_size": 3}, "no multiple"),
         ({"max_length": 9000}, "8192 positions"),
         ({"packing": True}, "FlashAttention"),

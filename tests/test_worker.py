@@ -9,6 +9,7 @@ import pytest
 from rows import demos, pairs, texts
 
 import ft_magic as ft
+from ft_magic import jobs
 from ft_magic.errors import RunError
 
 SPEC = {
@@ -111,7 +112,14 @@ def test_full_training_changes_every_matrix_and_keeps_the_tokenizer(tiny, runs_f
 
 @pytest.mark.parametrize(
     ("method", "rows", "update"),
-    [("cpt", texts, "lora"), ("dpo", pairs, "lora"), ("dpo", pairs, "full"), ("sft", demos, "qlora")],
+    [
+        ("cpt", texts, "lora"),
+        ("dpo", pairs, "lora"),
+        ("dpo", pairs, "full"),
+        ("sft", demos, "qlora"),
+        ("sft", demos, "dora"),
+        ("sft", demos, "rslora"),
+    ],
 )
 def test_every_other_cell_of_the_grid_trains(tiny, runs_folder, method, rows, update):
     run = train(tiny, rows(), method=method, update=update, max_steps=3, save_steps=3, eval_steps=3)
@@ -184,3 +192,12 @@ def test_pause_waits_and_sample_answers(tiny, runs_folder):
         time.sleep(0.05)
     run.stop()
     assert run.wait(60) == "stopped"
+
+
+@pytest.mark.parametrize("update", ["dora", "rslora"])
+def test_relatives_of_lora_merge_to_the_same_model(tiny, runs_folder, update):
+    run = train(tiny, update=update, max_steps=4, eval_fraction=0)
+    run.merge()  # refuses by itself when base + adapter and merged model differ
+    told = next(event for event in run.events() if event.kind == "merged")
+    assert told["mean_kl"] < 0.002
+    jobs.unload()

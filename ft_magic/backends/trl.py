@@ -112,6 +112,7 @@ def adapter_config(plan: Plan) -> Any:
         lora_dropout=spec.lora_dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
         task_type="CAUSAL_LM",
+        **plan.update.settings,
     )
 
 

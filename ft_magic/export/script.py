@@ -114,7 +114,8 @@ def _adapter(plan: Plan) -> str:
     if not plan.update.peft:
         return ""
     targets = plan.spec.target_modules or "all-linear"
+    more = "".join(f", {name}={value!r}" for name, value in plan.update.settings.items())
     return (
         f"    peft_config=LoraConfig(r={plan.spec.lora_r}, lora_alpha={plan.settings.lora_alpha}, "
-        f'lora_dropout={plan.spec.lora_dropout}, target_modules={targets!r}, task_type="CAUSAL_LM"),\n'
+        f'lora_dropout={plan.spec.lora_dropout}, target_modules={targets!r}, task_type="CAUSAL_LM"{more}),\n'
     )

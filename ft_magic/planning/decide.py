@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
-from ft_magic.axes import METHODS, Method, Update, find_method, find_update
+from ft_magic.axes import METHODS, UPDATES, Method, Update, find_method, find_update
 from ft_magic.errors import SpecError
 from ft_magic.memory import Workload
 from ft_magic.planning import cautions
@@ -37,7 +38,7 @@ def make(spec: Spec, situation: Situation) -> Plan:
         SpecError: the combination cannot run, or an option does not belong to the method.
     """
     method, update = find_method(spec.method), find_update(spec.update)
-    _check_options(spec, method)
+    _check_options(spec, method, update)
     device = "cuda" if situation.hardware.gpus else "cpu"
     limit = memory_limit_bytes(situation)
     backend = _backend(spec, method, update, situation, device)
@@ -99,15 +100,24 @@ def make(spec: Spec, situation: Situation) -> Plan:
     )
 
 
-def _check_options(spec: Spec, method: Method) -> None:
-    """Refuse keys that the method would silently ignore."""
-    for option in ("beta", "loss_type"):
-        if getattr(spec, option) is not None and option not in method.options:
-            users = [row.name for row in METHODS.values() if option in row.options]
-            raise SpecError(
-                f"{option} has no meaning for method '{method.name}'.",
-                f"Leave {option} out, or use a method that reads it: {', '.join(users)}.",
-            )
+def _check_options(spec: Spec, method: Method, update: Update) -> None:
+    """Refuse keys that the method or the update would silently ignore."""
+    given = {key for key in spec.model_fields_set if getattr(spec, key) is not None}
+    _check_axis(given, "method", method, METHODS)
+    _check_axis(given, "update", update, UPDATES)
+
+
+def _check_axis(
+    given: set[str], axis: str, row: Method | Update, table: Mapping[str, Method | Update]
+) -> None:
+    for option in sorted(
+        given & {key for other in table.values() for key in other.options} - set(row.options)
+    ):
+        users = [other.name for other in table.values() if option in other.options]
+        raise SpecError(
+            f"{option} has no meaning for {axis} '{row.name}'.",
+            f"Leave {option} out, or use one that reads it: {', '.join(users)}.",
+        )
 
 
 def _backend(spec: Spec, method: Method, update: Update, situation: Situation, device: str) -> Choice[str]:
