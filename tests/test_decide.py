@@ -1,4 +1,6 @@
+import itertools
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -6,8 +8,8 @@ from hypothesis import strategies as st
 from situations import A100, GIB, LLAMA_8B, T4, situation
 
 from ft_magic.errors import SpecError
-from ft_magic.planning import decide, plans
-from ft_magic.planning.plans import Plan
+from ft_magic.planning import decide, padding, plans
+from ft_magic.planning.plans import Lengths, Plan
 from ft_magic.spec import parse
 
 LEAST = {"model": "demo", "data": "rows.json"}
@@ -127,3 +129,17 @@ def test_the_grid_has_a_backend_for_every_method_and_update():
     cells = list(plans.grid())
     for method, update in {(cell.method, cell.update) for cell in cells}:
         assert any(not c.reason for c in cells if (c.method, c.update) == (method, update))
+
+
+def test_the_longest_of_some_rows_is_found_by_drawing_them_all():
+    lengths, size = (3, 5, 8, 9), 3
+    draws = list(itertools.product(lengths, repeat=size))
+    assert padding.expected_longest_tokens(lengths, size) == pytest.approx(sum(map(max, draws)) / len(draws))
+
+
+def test_uneven_rows_get_small_micro_batches_on_a_cpu_and_even_ones_large():
+    uneven = replace(situation(), lengths=Lengths(tokens=(60, 900) * 200, trained=(50, 800) * 200))
+    assert decide.make(parse(LEAST), uneven).settings.micro_batch_size == 1
+    assert plan(tokens=100).settings.micro_batch_size == 8
+    on_gpu = replace(uneven, hardware=replace(uneven.hardware, gpus=(A100,)))
+    assert decide.make(parse(LEAST), on_gpu).settings.micro_batch_size == 8
