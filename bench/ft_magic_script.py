@@ -60,6 +60,8 @@ def main() -> None:
 def spec(work: Work) -> dict:
     """Return the work in ft_magic's words; what it leaves open, the plan decides."""
     own = {} if work.checkpointing is None else {"gradient_checkpointing": work.checkpointing}
+    if work.whole_batch:
+        own["micro_batch_size"] = work.batch_examples
     return dict(
         model=work.model,
         data=work.data,
@@ -69,7 +71,6 @@ def spec(work: Work) -> dict:
         name="bench",
         max_steps=work.steps,
         batch_size=work.batch_examples,
-        micro_batch_size=work.batch_examples,
         learning_rate=work.learning_rate,
         lora_r=work.rank,
         max_length=work.max_length_tokens,

@@ -40,6 +40,7 @@ class Program:
         script: file in this folder.
         checkpointing: as in ``Work``.
         stop_is_last: as in ``Work``.
+        whole_batch: as in ``Work``.
         once: whether one run is enough, because only its losses are wanted.
     """
 
@@ -47,6 +48,7 @@ class Program:
     script: str
     checkpointing: bool | None = None
     stop_is_last: bool = False
+    whole_batch: bool = True
     once: bool = False
 
 
@@ -54,7 +56,8 @@ PROGRAMS = {
     "trl": Program("TRL", "trl_script.py"),
     "unsloth": Program("Unsloth", "unsloth_script.py"),
     "unsloth-free": Program("Unsloth, no checkpointing", "unsloth_script.py", checkpointing=False),
-    "ft_magic": Program("ft_magic", "ft_magic_script.py"),
+    "ft_magic": Program("ft_magic, as planned", "ft_magic_script.py", whole_batch=False),
+    "ft_magic-whole": Program("ft_magic, whole batches", "ft_magic_script.py"),
     "ft_magic-checkpointing": Program("ft_magic, checkpointing", "ft_magic_script.py", checkpointing=True),
     "trl-labels": Program(
         "TRL, labels as ft_magic's", "trl_script.py", checkpointing=True, stop_is_last=True, once=True
@@ -114,6 +117,7 @@ def measure(name: str, work: Work, threads: int, turn: int) -> dict[str, Any]:
     work = replace(
         work,
         checkpointing=program.checkpointing,
+        whole_batch=program.whole_batch,
         stop_is_last=program.stop_is_last,
         result=str(result),
         folder=str(folder),

@@ -115,7 +115,7 @@ def _apart(runs: Runs, base: Runs) -> str:
         for run in runs
         for ours, theirs in zip(run["losses"], base[0]["losses"], strict=True)
     )
-    same = all(run["rows"] == base[0]["rows"] for run in runs)
+    same = all(sum(run["rows"], []) == sum(base[0]["rows"], []) for run in runs)  # however they are grouped
     return f"{gap:.1e} ({'same tokens and labels' if same else 'other labels'})"
 
 

@@ -23,6 +23,7 @@ class Work:
         max_length_tokens: longer rows are cut (TRL's default).
         seed: of LoRA's first weights and of the order of rows.
         checkpointing: activations are computed again in the backward pass; None = the program's own choice.
+        whole_batch: all examples of a step go through the model together; False = the plan's own choice.
         stop_is_last: labels end with the stop token, not with the newline the template writes after it.
         result: file the measurements are written to.
         folder: where the program may write.
@@ -39,6 +40,7 @@ class Work:
     seed: int = 42
     checkpointing: bool | None = None
     stop_is_last: bool = False
+    whole_batch: bool = True
     result: str = ""
     folder: str = ""
     began_t: float = 0.0
