@@ -115,7 +115,8 @@ def _apart(runs: Runs, base: Runs) -> str:
         for run in runs
         for ours, theirs in zip(run["losses"], base[0]["losses"], strict=True)
     )
-    same = all(sum(run["rows"], []) == sum(base[0]["rows"], []) for run in runs)  # however they are grouped
+    rows = [list(chain.from_iterable(run["rows"])) for run in (base[0], *runs)]  # however they are grouped
+    same = all(found == rows[0] for found in rows)
     return f"{gap:.1e} ({'same tokens and labels' if same else 'other labels'})"
 
 
