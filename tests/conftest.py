@@ -21,3 +21,13 @@ def runs_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("FT_MAGIC_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("FT_MAGIC_CACHE", str(tmp_path / "cache"))
     return tmp_path / "runs"
+
+
+@pytest.fixture(scope="module")
+def module_runs(tmp_path_factory):
+    """The same for runs that all tests of a module share."""
+    folder = tmp_path_factory.mktemp("module")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FT_MAGIC_RUNS", str(folder / "runs"))
+        patch.setenv("FT_MAGIC_CACHE", str(folder / "cache"))
+        yield folder / "runs"

@@ -14,13 +14,9 @@ from ft_magic.errors import ExportError, RunError, SpecError
 
 
 @pytest.fixture(scope="module")
-def run(tiny, tmp_path_factory):
+def run(tiny, module_runs):
     """A finished LoRA run whose adapter makes a difference."""
-    folder = tmp_path_factory.mktemp("results")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FT_MAGIC_RUNS", str(folder / "runs"))
-        patch.setenv("FT_MAGIC_CACHE", str(folder / "cache"))
-        yield train(tiny, max_steps=20, learning_rate=3e-2, save_steps=20, eval_steps=20, name="taught")
+    yield train(tiny, max_steps=20, learning_rate=3e-2, save_steps=20, eval_steps=20, name="taught")
     jobs.unload()
 
 

@@ -10,7 +10,9 @@ from rows import demos, pairs, texts
 
 import ft_magic as ft
 from ft_magic import jobs
+from ft_magic.axes import METHODS
 from ft_magic.errors import RunError
+from ft_magic.planning.plans import grid
 
 SPEC = {
     "max_steps": 6,
@@ -46,13 +48,9 @@ def until_step(run, step):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tiny, tmp_path_factory):
+def uninterrupted(tiny, module_runs):
     """One finished run, with dropout so that every random number counts."""
-    folder = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FT_MAGIC_RUNS", str(folder / "runs"))
-        patch.setenv("FT_MAGIC_CACHE", str(folder / "cache"))
-        return train(tiny, max_steps=12, lora_dropout=0.1)
+    return train(tiny, max_steps=12, lora_dropout=0.1)
 
 
 def test_the_loss_falls_and_every_event_is_told(uninterrupted):
@@ -110,25 +108,42 @@ def test_full_training_changes_every_matrix_and_keeps_the_tokenizer(tiny, runs_f
     assert (run.folder.model / "tokenizer.json").read_bytes() == (tiny / "tokenizer.json").read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("method", "rows", "update"),
-    [
-        ("cpt", texts, "lora"),
-        ("dpo", pairs, "lora"),
-        ("dpo", pairs, "full"),
-        ("sft", demos, "qlora"),
-        ("sft", demos, "dora"),
-        ("sft", demos, "rslora"),
-    ],
-)
-def test_every_other_cell_of_the_grid_trains(tiny, runs_folder, method, rows, update):
-    run = train(tiny, rows(), method=method, update=update, max_steps=3, save_steps=3, eval_steps=3)
+# One cell of every row in the default run; the others with the slow tests.
+QUICK = {
+    ("cpt", "lora"),
+    ("dpo", "lora"),
+    ("dpo", "full"),
+    ("sft", "qlora"),
+    ("sft", "dora"),
+    ("sft", "rslora"),
+}
+ROWS = {"demo": demos, "pair": pairs, "text": texts}
+CELLS = [
+    pytest.param(
+        cell.method, cell.update, cell.backend, id=f"{cell.method}-{cell.update}-{cell.backend}",
+        marks=[] if cell.backend == "trl" and (cell.method, cell.update) in QUICK else pytest.mark.slow,
+    )
+    for cell in grid(cpu=True)
+    if not cell.reason
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "update", "backend"), CELLS)
+def test_every_cell_of_the_grid_trains(tiny, runs_folder, method, update, backend):
+    if backend == "unsloth":
+        pytest.importorskip("torchao", reason="Unsloth is not installed: make test does")
+    rows = ROWS[METHODS[method].signal]()
+    run = train(
+        tiny, rows, method=method, update=update, backend=backend, max_steps=3, save_steps=3, eval_steps=3
+    )
     losses = [row["loss"] for row in run.metrics()]
     assert all(loss > 0 for loss in losses)
     if method == "dpo":
         assert losses[0] == pytest.approx(0.6931, abs=2e-3)  # ln 2: policy and reference are still equal
         assert run.metrics()[-1]["rewards/margins"] > 0
-    if update != "full":
+    if update == "full":
+        assert (run.folder.model / "model.safetensors").exists()
+    else:
         matrices = tensors(run.folder.adapter / "adapter_model.safetensors")
         changed = [name for name, value in matrices.items() if "lora_B" in name and value.abs().max() > 0]
         assert len(changed) == 2 * 7  # seven linear layers in each of two blocks, none of the head

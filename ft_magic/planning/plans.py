@@ -160,7 +160,8 @@ _PLAIN = (
 def refusal(method: Method, update: Update, backend: str, *, cpu: bool = True) -> str:
     """Return why a combination cannot run, or an empty string when it works."""
     if backend not in update.backends:
-        return f"{backend} does not train '{update.name}' updates"
+        runs = [row.name for row in UPDATES.values() if backend in row.backends]
+        return f"backend {backend} trains {', '.join(runs)} only"
     if backend == "unsloth" and cpu and update.bits:
         return "Unsloth's CPU backend trains LoRA and full weights only; 4-bit bases need its CUDA kernels"
     if backend == "unsloth" and cpu and method.signal == "pair":
