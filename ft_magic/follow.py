@@ -17,7 +17,7 @@ from ft_magic.run_folder import RunFolder
 
 _POLL_S = 0.2
 _BEAT_S = 2.0
-_WARM_UP_S = 5.0  # after a worker's end, how long its last events may take to show
+_REAP_S = 5.0  # how long a worker that has let go of its run may take to end
 # Worker processes this kernel started; polled so that ended ones do not stay as zombies.
 _children: dict[Path, subprocess.Popen[bytes]] = {}
 
@@ -78,7 +78,6 @@ def follow(
     display: Display,
     *,
     say: Callable[[str], None] = print,
-    timeout_s: float | None = None,
 ) -> str:
     """Show a run's events until it ends and return its status.
 
@@ -87,55 +86,63 @@ def follow(
     Raises:
         RunError: the run failed or its worker was killed; the message has the reason and the way on.
     """
-    interrupts = 0
-    while True:
-        try:
-            status = _until_end(folder, display, timeout_s)
-            break
-        except KeyboardInterrupt:
-            interrupts += 1
-            if interrupts == 1:
-                folder.ask("stop")
-                say("Stopping: the step is finished and a checkpoint saved. Interrupt again to stop at once.")
-            else:
-                stop_now(folder)
+    feed, interrupts = _Feed(folder, display), 0
+    try:
+        while True:
+            try:
+                feed.until_end()
+                break
+            except KeyboardInterrupt:
+                interrupts += 1
+                if interrupts == 1:
+                    folder.ask("stop")
+                    say(
+                        "Stopping: the step is finished and a checkpoint saved. Interrupt again to stop at once."
+                    )
+                else:
+                    stop_now(folder)
+    finally:
+        display.close(_silent_end(folder))
+    if folder.path in _children:
+        _children.pop(folder.path).wait(_REAP_S)
+    status = folder.status()
     if status == "failed":
         raise failure(folder)
     return status
 
 
-def _until_end(folder: RunFolder, display: Display, timeout_s: float | None) -> str:
-    """Pass on events until the worker is gone or the time is up; start from the first event."""
-    reader, beat_at, began = events.Reader(folder.events), 0.0, time.monotonic()
-    display_open = True
-    try:
-        while True:
-            alive = folder.worker_alive()
-            display.update(reader.new())
-            if not alive:
-                break
-            if timeout_s is not None and time.monotonic() - began > timeout_s:
-                return folder.status()
-            if time.monotonic() - beat_at > _BEAT_S and not folder.state().get("detached"):
-                folder.beat()
-                beat_at = time.monotonic()
-            time.sleep(_POLL_S)
-        display_open = False
-        display.close(_silent_end(folder))
-    finally:
-        if display_open:
-            display.close()
-    if folder.path in _children:
-        _children.pop(folder.path).wait(_WARM_UP_S)
-    return folder.status()
+class _Feed:
+    """Passes each event on once, also when an interrupt comes in between."""
+
+    def __init__(self, folder: RunFolder, display: Display) -> None:
+        self._folder, self._display = folder, display
+        self._reader, self._pending, self._beat_at = events.Reader(folder.events), list[Event](), 0.0
+
+    def until_end(self) -> None:
+        """Pass on events until the worker is gone."""
+        alive = True
+        while alive:
+            alive = self._folder.worker_alive()
+            self._pending += self._reader.new()
+            self._display.update(list(self._pending))
+            self._pending.clear()
+            if time.monotonic() - self._beat_at > _BEAT_S and not self._folder.state().get("detached"):
+                self._folder.beat()
+                self._beat_at = time.monotonic()
+            if alive:
+                time.sleep(_POLL_S)
+
+
+def _last_word(folder: RunFolder) -> Event | None:
+    """Return how the last worker ended, or its start where it ended without a word; None before any start."""
+    telling = events.of_kind(events.read(folder.events), *events.TERMINAL, "started")
+    return next(reversed(list(telling)), None)
 
 
 def _silent_end(folder: RunFolder) -> str:
     """Return what to show for a worker that ended without telling how, else an empty string."""
-    told = next(
-        (e for e in reversed(events.read(folder.events)) if e.kind in (*events.TERMINAL, "started")), None
-    )
-    if told is not None and told.kind in events.TERMINAL:
+    told = _last_word(folder)
+    if folder.worker_alive() or (told is not None and told.kind in events.TERMINAL):
         return ""
     return f"the worker was killed; %ft resume {folder.path.name} goes on"
 
@@ -158,9 +165,7 @@ def stop_now(folder: RunFolder, *, patience_s: float = 10.0) -> None:
 def failure(folder: RunFolder) -> RunError:
     """Return the error of a failed run: its own words, or the last lines of its log when it was killed."""
     name = folder.path.name
-    last = next(
-        (e for e in reversed(events.read(folder.events)) if e.kind in (*events.TERMINAL, "started")), None
-    )
+    last = _last_word(folder)
     if last is not None and last.kind == "failed":
         advice = last.get("advice") or ""
         return RunError(f"run {name} failed: {last.get('message')}", f"{advice}\nLog: {folder.log}".strip())

@@ -25,7 +25,6 @@ JOBS: Mapping[str, str] = {
     "generate": "ft_magic.evaluate.generate:generate_job",
     "merge": "ft_magic.export.job:merge_job",
     "export": "ft_magic.export.job:export_job",
-    "memory": "ft_magic.jobserver:memory_job",
 }
 
 

@@ -63,11 +63,5 @@ def _place(error: BaseException) -> str:
     return f"At {last.name} in {last.filename}:{last.lineno}."
 
 
-def memory_job(progress: Any) -> int:  # noqa: ARG001  every job takes progress
-    """Return the resident memory of this process in bytes."""
-    with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123  no Path for a proc file
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -50,11 +50,9 @@ class Run:
     @property
     def plan(self) -> Plan:
         """What was decided, with reasons."""
-        import json
-
         from ft_magic.planning.plans import Plan
 
-        return Plan.from_dict(json.loads(self.folder.plan.read_text(encoding="utf-8")))
+        return Plan.read(self.folder.plan)
 
     def events(self) -> list[Event]:
         """Return every event so far, oldest first."""

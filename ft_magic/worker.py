@@ -7,7 +7,6 @@ events file. It never shows anything: its standard output is the run's log.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import signal
 import sys
@@ -67,7 +66,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _train(folder: RunFolder, emit: Emit) -> Outcome:
-    plan = Plan.from_dict(json.loads(folder.plan.read_text(encoding="utf-8")))
+    plan = Plan.read(folder.plan)
     checkpoint = folder.latest_checkpoint()
     emit(
         "started",

@@ -155,6 +155,24 @@ def test_an_interrupt_stops_once_and_kills_at_the_second(start, monkeypatch):
     assert run.folder.latest_checkpoint() is not None
 
 
+def test_an_interrupt_shows_no_event_twice_and_loses_none(start):
+    run = start(max_steps=2000, trainer={"fake_step_s": 0.05})
+    said, shown, closed = [], [], []
+
+    class Interrupted:
+        def update(self, events):
+            if events and not said:
+                raise KeyboardInterrupt
+            shown.extend(events)
+
+        def close(self, problem=""):
+            closed.append(problem)
+
+    follow.follow(run.folder, Interrupted(), say=said.append)
+    assert shown == run.events()
+    assert closed == [""]
+
+
 def test_a_control_file_written_by_hand_is_understood(start):
     run = start(max_steps=2000)
     until(lambda: steps(run))

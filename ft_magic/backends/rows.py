@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,7 @@ def tokenized(
     """
     make = _pair if plan.method.signal == "pair" else _single
     found = (make(row, tokenizer, plan.settings.max_length) for row in read(path))
-    rows = [row for row in found if row is not None]
-    return rows if limit is None else rows[:limit]
+    return list(islice((row for row in found if row is not None), limit))
 
 
 def _single(

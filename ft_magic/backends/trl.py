@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import shutil
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,7 @@ def _sampler(trainer: Any, job: Job, tokenizer: Tokenizer, emit: Emit) -> Any:
         model = trainer.model
         was_training = model.training
         model.eval()
-        for row, _ in zip(rows.read(job.folder.heldout_rows), range(_SAMPLE_PROMPTS), strict=False):
+        for row in islice(rows.read(job.folder.heldout_rows), _SAMPLE_PROMPTS):
             ids = prompt_ids(tokenizer, row)
             with torch.no_grad():
                 out = model.generate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -206,7 +207,7 @@ def _heldout_prompts(run: Run, most: int = 4) -> list[str]:
     from ft_magic.backends.rows import read
     from ft_magic.evaluate.heldout import prompt_text
 
-    return [prompt_text(row) for row, _ in zip(read(run.folder.heldout_rows), range(most), strict=False)]
+    return [prompt_text(row) for row in islice(read(run.folder.heldout_rows), most)]
 
 
 def generate(

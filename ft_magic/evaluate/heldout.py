@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ def evaluate_job(
         for pairs ``accuracy_before`` and ``accuracy_after``, and ``samples`` with prompt, expected, before, after.
     """
     folder = RunFolder(Path(run))
-    plan = Plan.from_dict(json.loads(folder.plan.read_text(encoding="utf-8")))
+    plan = Plan.read(folder.plan)
     progress("loading the model", 0, 0)
     light = Tokenizer.load(plan.model_folder)
     heldout = rows.tokenized(folder.heldout_rows, light, plan)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def merge_job(*, run: str, model: Mapping[str, Any], out: str, progress: Progres
     """Fold a run's adapter into its base; the job behind ``Run.merge``."""
     folder = RunFolder(Path(run))
     generate.forget()
-    plan = _plan(folder)
+    plan = Plan.read(folder.plan)
     adapter = Path(model["adapter"]) if model["adapter"] else None
     merged = merge(
         Path(model["base"]),
@@ -57,7 +57,7 @@ def heldout_prompts(folder: RunFolder, plan: Plan, most: int) -> list[list[int]]
 
 def _heldout(folder: RunFolder, most: int) -> list[dict[str, Any]]:
     source = folder.heldout_rows if folder.heldout_rows.exists() else folder.train_rows
-    return [row for row, _ in zip(rows.read(source), range(most), strict=False)]
+    return list(islice(rows.read(source), most))
 
 
 def export_job(
@@ -80,7 +80,7 @@ def export_job(
     target.mkdir(parents=True, exist_ok=True)
     generate.forget()
     names = [find_file_type(name).name for name in types]
-    plan = _plan(folder)
+    plan = Plan.read(folder.plan)
     files = _make_files(folder, plan, Path(merged), target, names, progress)
     certificate = certify(
         Path(model["base"]),
@@ -147,7 +147,3 @@ def _training_ids(folder: RunFolder, plan: Plan) -> list[list[int]]:
         if sum(map(len, found)) >= calibration.TOKENS:
             break
     return found
-
-
-def _plan(folder: RunFolder) -> Plan:
-    return Plan.from_dict(json.loads(folder.plan.read_text(encoding="utf-8")))

@@ -5,8 +5,10 @@ The three axes, the model, the data and the hardware meet here and in ``decide.p
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from ft_magic.axes import METHODS, UPDATES, Method, Update, find_method, find_update
@@ -135,11 +137,10 @@ class Plan:
             **{key: raw[key] for key in _PLAIN},
         )
 
-    def as_python(self) -> str:
-        """Return the call that makes this plan, as Python source."""
-        given = self.spec.model_dump(exclude_defaults=True)
-        lines = "".join(f"    {key}={value!r},\n" for key, value in given.items())
-        return f"import ft_magic as ft\n\nrun = ft.finetune(\n{lines})"
+    @classmethod
+    def read(cls, path: Path) -> Plan:
+        """Read a plan from its file in a run folder."""
+        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
 
     def __repr__(self) -> str:
         from ft_magic.ui.plan import plan_text
