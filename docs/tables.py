@@ -6,8 +6,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ft_magic.axes import METHODS, SIGNALS, UPDATES
+from ft_magic.axes import METHODS, SIGNALS, UPDATES, Method, Update
+from ft_magic.axes.pipelines import PIPELINES
 from ft_magic.planning import plans
+from ft_magic.rewards.catalogue import BUILT_IN
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -22,28 +24,45 @@ def axes() -> str:
 
 
 def grid() -> str:
-    """Return the grid method x update with the backends that run each cell, on a CPU and on a GPU."""
-    cells = {where: list(plans.grid(cpu=where == "CPU")) for where in ("CPU", "GPU")}
+    """Return the grid method x update: which cells work, where Unsloth runs them too, and why others do not."""
     notes: dict[str, int] = {}
     lines = [
         "| method | " + " | ".join(f"`{name}`" for name in UPDATES) + " |",
         "|---" * (1 + len(UPDATES)) + "|",
     ]
-    for method in METHODS:
-        row = []
-        for update in UPDATES:
-            parts = []
-            for where, found in cells.items():
-                here = [cell for cell in found if (cell.method, cell.update) == (method, update)]
-                works = ", ".join(cell.backend for cell in here if not cell.reason) or "refused"
-                marks = "".join(f"[{notes.setdefault(c.reason, len(notes) + 1)}]" for c in here if c.reason)
-                parts.append(f"{where}: {works}{marks}")
-            row.append("; ".join(parts))
-        lines.append(f"| `{method}` | " + " | ".join(row) + " |")
-    return "\n".join([*lines, "", *(f"[{number}] {reason}.  " for reason, number in notes.items())])
+    for method in METHODS.values():
+        row = [_cell(method, update, notes) for update in UPDATES.values()]
+        lines.append(f"| `{method.name}` | " + " | ".join(row) + " |")
+    legend = "yes = works here and is trained by a test; U = Unsloth runs it too (u = on a GPU only).  "
+    return "\n".join([*lines, "", legend, *(f"[{number}] {reason}.  " for reason, number in notes.items())])
 
 
-TABLES: dict[str, Callable[[], str]] = {"axes": axes, "grid": grid}
+def _cell(method: Method, update: Update, notes: dict[str, int]) -> str:
+    own = [name for name in method.backends if name != "unsloth"]
+    reason = plans.refusal(method, update, own[0])
+    if reason:
+        return f"no [{notes.setdefault(reason, len(notes) + 1)}]"
+    on_cpu, on_gpu = (not plans.refusal(method, update, "unsloth", cpu=cpu) for cpu in (True, False))
+    return "yes, U" if on_cpu else "yes, u" if on_gpu else "yes"
+
+
+def pipelines() -> str:
+    """Return the pipelines: several methods one after another."""
+    lines = ["| pipeline | what it is | stages | source |", "|---|---|---|---|"]
+    lines += [
+        f"| `{row.name}` | {row.title} | {' -> '.join(stage.name for stage in row.stages)} | {row.source} |" for row in PIPELINES.values()
+    ]
+    return "\n".join(lines)
+
+
+def rewards() -> str:
+    """Return the built-in rewards."""
+    lines = ["| reward | what it scores |", "|---|---|"]
+    lines += [f"| `{row.name}` | {row.title} |" for row in BUILT_IN.values()]
+    return "\n".join(lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {"axes": axes, "grid": grid, "pipelines": pipelines, "rewards": rewards}
 
 
 def filled(text: str) -> str:

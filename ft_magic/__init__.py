@@ -18,11 +18,13 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "Data": "ft_magic.data",
     "FTError": "ft_magic.errors",
+    "Judgement": "ft_magic.judging",
     "Plan": "ft_magic.planning.plans",
     "Run": "ft_magic.run",
     "Spec": "ft_magic.spec",
     "check_template": "ft_magic.template",
     "finetune": "ft_magic.launch",
+    "judge": "ft_magic.judging",
     "load_data": "ft_magic.data",
     "model_path": "ft_magic.models",
     "open_run": "ft_magic.run_list",

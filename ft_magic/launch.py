@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from ft_magic import atomic, events, follow, hardware, models
-from ft_magic.axes import find_method
+from ft_magic.axes import METHODS, SIGNALS, Method, find_method
+from ft_magic.axes.pipelines import PIPELINES
 from ft_magic.data import Data, load_data
 from ft_magic.errors import DataError, RunError, SpecError, TemplateError
 from ft_magic.paths import runs_dir
@@ -25,8 +26,12 @@ from ft_magic.run_list import remember
 from ft_magic.spec import Spec, parse
 from ft_magic.template import Audit, Tokenizer, check_template
 
+if TYPE_CHECKING:
+    from ft_magic.pipelines import PipelinePlan
+
 # fp32 LoRA checkpoints hold the adapter and two optimizer moments; full ones the model and both moments.
 _CHECKPOINT_COPIES = 3
+_REWARD_SAMPLES = 8  # rows on which rewards are tried before anything starts
 _KEPT_CHECKPOINTS = 3  # two kept and one being written
 
 
@@ -37,6 +42,7 @@ class Prepared:
     plan: Plan
     train: Data
     heldout: Data | None
+    rewards: Any = None  # what rewards.prepare made, where the method has any
 
 
 def finetune(**spec: Any) -> Run:
@@ -55,6 +61,10 @@ def finetune(**spec: Any) -> Run:
         TemplateError: the supervision audit found something broken and ``audit`` is ``refuse``.
         RunError: not enough disk, or the run failed.
     """
+    if _is_pipeline(spec):
+        from ft_magic import pipelines  # calls this function for each of its stages
+
+        return pipelines.run(**spec)
     prepared = _prepare(spec)
     folder = _make_folder(prepared)
     plan = prepared.plan
@@ -65,15 +75,28 @@ def finetune(**spec: Any) -> Run:
     return run if plan.spec.detach else run.attach()
 
 
-def make_plan(**spec: Any) -> Plan:
+def make_plan(**spec: Any) -> Plan | PipelinePlan:
     """Return what ``finetune`` would do with the same arguments, without doing it."""
+    if _is_pipeline(spec):
+        from ft_magic import pipelines
+
+        return pipelines.plan(**spec)
     return _prepare(spec).plan
+
+
+def _is_pipeline(spec: Mapping[str, Any]) -> bool:
+    method = spec.get("method")
+    return isinstance(method, str) and method in PIPELINES
 
 
 def _prepare(given: Mapping[str, Any]) -> Prepared:
     spec = parse(_as_text(given))
-    run, folder, name = _model(spec, given.get("model"))
-    train, heldout = _rows(spec, given.get("data"), given.get("eval_data"))
+    method = find_method(spec.method)
+    run, folder, name = _model("model", spec.model, given.get("model"))
+    teacher = _model("teacher", spec.teacher, given.get("teacher"))[1] if spec.teacher else ""
+    train, heldout = _rows(spec, method, given.get("data"), given.get("eval_data"))
+    _check_judge(method, given.get("judge"))
+    rewards = _rewards(method, given, train)
     audit = check_template(Tokenizer.load(folder), train)
     advice = _judge(spec, audit)
     machine = hardware.read()
@@ -86,17 +109,35 @@ def _prepare(given: Mapping[str, Any]) -> Prepared:
         hardware=machine,
         threads=hardware.threads(machine),
         unsloth_installed=find_spec("unsloth") is not None,
+        teacher_folder=str(teacher),
     )
     plan = decide.make(spec, situation)
+    if plan.settings.backend == "ppo":
+        from ft_magic.backends.ppo_config import config_of
+
+        config_of(plan)  # a wrong field of trainer: is said before anything starts
     notes = (*train.lineage, *([f"Starts from run {run.name}, merged into its base."] if run else []))
-    return Prepared(replace(plan, warnings=advice + plan.warnings, notes=plan.notes + notes), train, heldout)
+    if rewards is not None:
+        advice += tuple(Advice(problem, fix) for problem, fix in rewards.cautions)
+        notes += tuple(rewards.notes)
+    plan = replace(plan, warnings=advice + plan.warnings, notes=plan.notes + notes)
+    return Prepared(plan, train, heldout, rewards)
 
 
 def _as_text(given: Mapping[str, Any]) -> dict[str, Any]:
     """Replace the objects a spec may hold by the words that name them: the spec is kept as text."""
     words = dict(given)
-    if isinstance(words.get("model"), Run):
-        words["model"] = words["model"].name
+    for key in ("model", "teacher"):
+        if isinstance(words.get(key), Run):
+            words[key] = words[key].name
+    if words.get("judge") is not None:
+        from ft_magic.judging.settings import described
+
+        words["judge"] = described(words["judge"])
+    if words.get("rewards") is not None:
+        from ft_magic.rewards import describe
+
+        words["rewards"] = describe(words["rewards"])
     for key in ("data", "eval_data"):
         if not isinstance(words.get(key), str | None):
             words[key] = _describe(words[key])
@@ -116,44 +157,71 @@ def _describe(value: Any) -> str:
     )
 
 
-def _model(spec: Spec, given: Any) -> tuple[Run | None, Path, str]:
-    """Return the run the model comes from (or None), the model folder, and a short name."""
-    if not isinstance(given, Run) and not (runs_dir() / spec.model / "run.json").is_file():
-        folder = models.resolve(spec.model)
-        return None, folder, folder.name if spec.model != "demo" else "smollm2"
-    run = given if isinstance(given, Run) else Run(runs_dir() / spec.model)
+def _model(key: str, asked: str, given: Any) -> tuple[Run | None, Path, str]:
+    """Return the run a model comes from (or None), the model folder, and a short name."""
+    if not isinstance(given, Run) and not (runs_dir() / asked / "run.json").is_file():
+        folder = models.resolve(asked)
+        return None, folder, folder.name if asked != "demo" else "smollm2"
+    run = given if isinstance(given, Run) else Run(runs_dir() / asked)
     if run.status != "finished":
         raise SpecError(
-            f"model: run {run.name} is {run.status}, so it has no result to start from.",
+            f"{key}: run {run.name} is {run.status}, so it has no result to start from.",
             f"Finish it with %ft resume {run.name}, or name another model.",
         )
     return run, run.merge(), run.name
 
 
-def _rows(spec: Spec, given: Any, given_eval: Any) -> tuple[Data, Data | None]:
+def _rows(spec: Spec, method: Method, given: Any, given_eval: Any) -> tuple[Data, Data | None]:
     """Load, check the signal and split."""
-    method = find_method(spec.method)
-    data = load_data(spec.data if given is None else given)
-    _check_signal(data, method.name, method.signal)
+    data = _of_signal(spec.data if given is None else given, method)
     if spec.eval_data is not None:
-        heldout = load_data(spec.eval_data if given_eval is None else given_eval)
-        _check_signal(heldout, method.name, method.signal)
-        return data, heldout
+        return data, _of_signal(spec.eval_data if given_eval is None else given_eval, method)
     if not spec.eval_fraction:
         return data, None
     return data.split(eval_fraction=spec.eval_fraction, seed=spec.seed)
 
 
-def _check_signal(data: Data, method: str, wanted: str) -> None:
-    if data.signal == wanted:
-        return
-    from ft_magic.axes import METHODS
+def _of_signal(source: Any, method: Method) -> Data:
+    """Load data as the method's usual signal; refuse what it cannot learn from, naming the conversion.
 
-    fitting = [row.name for row in METHODS.values() if row.signal == data.signal]
+    Raises:
+        DataError: the data cannot be read, or carries another signal.
+    """
+    data = load_data(source)
+    if data.signal == method.signal:
+        return data
+    if data.signal in method.signals:
+        return data.to(method.signal)
+    fitting = [row.name for row in METHODS.values() if data.signal in row.signals]
+    how = SIGNALS[data.signal].converts_to.get(method.signal)
+    convert = f"Convert them: data.to('{method.signal}') ({how}); or use" if how else "Use"
     raise DataError(
-        f"{data.name} carries '{data.signal}' rows ({data.shape}), but method '{method}' learns from '{wanted}' rows.",
-        f"Use method: {' or '.join(fitting)}, or load the data with signal='{wanted}' and a column mapping.",
+        f"{data.name} carries '{data.signal}' rows ({data.shape}), but method '{method.name}' learns from "
+        f"'{method.signal}' rows.",
+        f"{convert} method: {' or '.join(fitting)}, or load_data(..., signal='{method.signal}').",
     )
+
+
+def _check_judge(method: Method, judge: Any) -> None:
+    """Refuse a judge that cannot be understood, or whose key is missing, before anything starts."""
+    if judge is None or "judge" not in method.options:
+        return
+    from ft_magic.judging.settings import Endpoint, read
+
+    source = read(judge).source
+    if isinstance(source, Endpoint):
+        source.key()
+
+
+def _rewards(method: Method, spec: Mapping[str, Any], train: Data) -> Any:
+    """Try rewards out on the first rows, where the method has any and some are given."""
+    given = spec.get("rewards")
+    if given is None or "rewards" not in method.options:
+        return None
+    from ft_magic.rewards import prepare
+
+    columns = tuple(dict.fromkeys(name for row in train for name in row))
+    return prepare(given, columns, list(train[:_REWARD_SAMPLES]), judge=spec.get("judge"))
 
 
 def _judge(spec: Spec, audit: Audit) -> tuple[Advice, ...]:
@@ -183,6 +251,8 @@ def _make_folder(prepared: Prepared) -> RunFolder:
         prepared.train.to_jsonl(folder.train_rows)
         if prepared.heldout is not None:
             prepared.heldout.to_jsonl(folder.heldout_rows)
+        if prepared.rewards is not None:
+            prepared.rewards.write(temporary)
         asked = plan.spec.model_dump(mode="json", exclude_defaults=True)
         asked |= {"method": plan.spec.method, "update": plan.spec.update}
         text = yaml.safe_dump(asked, sort_keys=False)

@@ -1,4 +1,4 @@
-"""The magics: ``%%finetune``, one per method (``%%sft``, ``%%cpt``, ``%%dpo``), and ``%ft VERB``.
+"""The magics: ``%%finetune``, one per method (``%%sft``, ``%%cpt``, ``%%dpo``), ``%%reward_fn``, and ``%ft VERB``.
 
 Loading them is part of every notebook's first cell, so nothing here imports more than IPython has loaded; the
 work is one call into ``calls`` (what was typed), ``verbs`` (which verb) and ``actions`` (do it).
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from IPython.core.magic import Magics, line_cell_magic, magics_class, no_var_expand
 
 from ft_magic.axes import METHODS, Method
+from ft_magic.axes.pipelines import PIPELINES, Pipeline
 from ft_magic.shell import completion
 
 Magic = TypeVar("Magic", bound=Callable[..., Any])
@@ -47,6 +48,17 @@ class FineTuning(Magics):  # type: ignore[misc]  # IPython has no complete types
         result = verbs.do(request, self.shell.user_ns)
         return self._seen(result) if request is not None and request.verb.live else result
 
+    @_dual
+    def reward_fn(self, line: str, cell: str | None = None) -> Any:
+        """Define a reward function, try it out and show what it scores; ``--help`` lists the built-in ones.
+
+        ``%%reward_fn NAME [data=$ds] [n=8]``, and ``def NAME(completion, answer): ...`` below. ``%reward_fn NAME``
+        tries a function again.
+        """
+        from ft_magic.shell import reward_cell
+
+        return reward_cell.define(line, cell, self.shell.user_ns)
+
     def _start(self, line: str, cell: str | None, method: str | None = None) -> Any:
         from ft_magic.shell import actions, calls
 
@@ -79,8 +91,8 @@ class FineTuning(Magics):  # type: ignore[misc]  # IPython has no complete types
         return run
 
 
-def _pinned(method: Method) -> Callable[..., Any]:
-    """Return the magic of one method."""
+def _pinned(method: Method | Pipeline) -> Callable[..., Any]:
+    """Return the magic of one method or pipeline."""
 
     def magic(self: FineTuning, line: str, cell: str | None = None) -> Any:
         return self._start(line, cell, method.name)
@@ -94,7 +106,8 @@ def _pinned(method: Method) -> Callable[..., Any]:
     return _dual(magic)
 
 
-for _method in METHODS.values():
+_PINNED: tuple[Method | Pipeline, ...] = (*METHODS.values(), *PIPELINES.values())
+for _method in _PINNED:
     setattr(FineTuning, _method.name, _pinned(_method))
 # As a call, not a decorator: it collects the marked functions of the loop above as well.
 magics_class(FineTuning)
@@ -109,7 +122,7 @@ def _without_body(lines: list[str]) -> list[str]:
     return lines
 
 
-_NAMES = ("ft", "finetune", *METHODS)
+_NAMES = ("ft", "finetune", "reward_fn", *METHODS, *PIPELINES)
 
 
 def load(shell: Any) -> None:

@@ -70,7 +70,8 @@ class Run:
             if event.kind == "step":
                 row |= {k: v for k, v in event.data.items() if k != "metrics"} | more
             else:
-                row |= {"eval_loss": event["loss"]} | {f"eval_{k}": v for k, v in more.items()}
+                loss = {} if event["loss"] is None else {"eval_loss": event["loss"]}
+                row |= loss | {f"eval_{k}": v for k, v in more.items()}
         return [rows[step] for step in sorted(rows)]
 
     def chart(self) -> Any:

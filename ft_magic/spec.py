@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from ft_magic.axes import METHODS, UPDATES, find_method, find_update
+from ft_magic.axes.pipelines import PIPELINES
 from ft_magic.errors import FTError, SpecError, nearest
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
@@ -44,7 +45,9 @@ class Spec(BaseModel):
     method: str = Field("sft", description="which loss: one of the methods")
     update: str = Field("lora", description="which weights: one of the updates")
     name: Text | None = Field(None, description="name of the run folder; by default date, method and model")
-    backend: Literal["auto", "trl", "unsloth", "fake"] = Field("auto", description="engine that trains")
+    backend: Literal["auto", "trl", "unsloth", "ppo", "fake"] = Field(
+        "auto", description="engine that trains"
+    )
     seed: int = Field(42, ge=0, lt=2**32, description="seed of data order and new weights (TRL's default)")
     learning_rate: float | None = Field(None, gt=0, le=1, description="peak learning rate")
     num_train_epochs: float | None = Field(None, gt=0, description="passes over the training data")
@@ -58,8 +61,40 @@ class Spec(BaseModel):
     target_modules: str | tuple[str, ...] | None = Field(
         None, description="modules that get LoRA matrices; by default every linear layer but the output head"
     )
+    modules_to_save: str | tuple[str, ...] | None = Field(
+        None, description="modules trained whole and saved with the adapter, as embed_tokens for new tokens"
+    )
+    loraplus_lr_ratio: float = Field(
+        16.0, ge=1, description="learning rate of LoRA's second matrix over the first's (LoRA+ paper)"
+    )
+    vera_r: int = Field(256, ge=1, description="rank of the random matrices VeRA shares (PEFT's default)")
+    adapter_size: int = Field(64, ge=1, description="width of a bottleneck layer (Houlsby et al.: 8 to 256)")
+    adapter_placement: Literal["houlsby", "pfeiffer"] = Field(
+        "houlsby",
+        description="bottlenecks behind attention and feed-forward part, or behind the latter alone",
+    )
+    num_virtual_tokens: int = Field(
+        20, ge=1, description="learned tokens in front of the text (PEFT's guides)"
+    )
+    trainable_layers: int | None = Field(
+        None, ge=1, description="top layers that train; by default a quarter of them, rounded up"
+    )
     loss_type: str | None = Field(None, description="variant of the method's loss, by TRL's name")
     beta: float | None = Field(None, ge=0, description="strength of the pull to the reference model")
+    rewards: Any = Field(
+        None, description="what scores answers: $function, a built-in name, a reward run; a list for several"
+    )
+    judge: Any = Field(None, description="what compares two answers: a model, or an endpoint's settings")
+    teacher: str | None = Field(None, description="model to learn from: as model")
+    num_generations: int | None = Field(None, ge=2, description="answers a prompt, compared with each other")
+    max_completion_length: int | None = Field(None, ge=1, description="longest answer in training, in tokens")
+    temperature: float | None = Field(
+        None, gt=0, description="spread of sampled answers; 1 = the model's own"
+    )
+    iterations: int | None = Field(None, ge=1, description="rounds of self-play")
+    stages: dict[str, Any] = Field(
+        default_factory=dict, description="settings of single stages of a pipeline: {reward: {max_steps: 50}}"
+    )
     packing: Flag = Field(False, description="pack short examples into full-length sequences")
     gradient_checkpointing: Flag | None = Field(None, description="recompute activations to save memory")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
@@ -170,7 +205,7 @@ def _describe(detail: Any) -> tuple[str, str]:
 def choices(key: str) -> tuple[str, ...]:
     """Return the fixed words a key may take, for completion and forms; empty where any value goes."""
     if key == "method":
-        return tuple(METHODS)
+        return (*METHODS, *PIPELINES)
     if key == "update":
         return tuple(UPDATES)
     annotation = Spec.model_fields[key].annotation

@@ -14,17 +14,23 @@ PACKAGE = Path(ft_magic.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "unsloth", "accelerate"}
 # Imported in worker processes alone.
-WORKER_ONLY = {"backends/trl.py", "backends/watch.py", "backends/unsloth.py"}
+WORKER_ONLY = {
+    f"backends/{name}.py"
+    for name in (
+        "trl", "trainers", "on_policy", "watch", "unsloth", "base_model", "adapters", "bottleneck", "pissa", "decoder",
+        "ppo", "ppo_answers", "ppo_checkpoint", "ppo_learning", "ppo_math", "ppo_roles", "ppo_rows", "ppo_scores",
+    )
+}  # fmt: skip
 # Lower layers never import higher ones.
 LAYERS = [
     {"errors", "events", "paths", "progress", "atomic", "cached_folder", "packages"},
     {"axes", "hardware", "models", "run_folder"},
-    {"spec", "data", "template", "memory"},
+    {"spec", "data", "template", "memory", "rewards"},
     {"planning", "process_environment"},
     {"ui", "serve", "backends"},
-    {"jobs", "jobserver", "follow", "evaluate", "export", "worker"},
+    {"jobs", "jobserver", "follow", "evaluate", "judging", "export", "worker"},
     {"run", "run_list"},
-    {"launch"},
+    {"launch", "pipelines"},
     {"shell", "magics", "cli"},
 ]
 

@@ -2,6 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from ft_magic.axes.pipelines import PIPELINES
 from ft_magic.axes import METHODS, UPDATES
 from ft_magic.shell import completion
 from ft_magic.shell.completion import candidates
@@ -31,7 +32,7 @@ def test_every_key_completes_in_body_and_line():
 
 
 def test_the_words_of_an_axis_complete():
-    assert complete("method: ", head="%%finetune") == sorted(METHODS)
+    assert complete("method: ", head="%%finetune") == sorted([*METHODS, *PIPELINES])
     assert complete("%sft r update=") == sorted(UPDATES)
 
 

@@ -302,11 +302,14 @@ def test_wrong_roles_and_columns_name_the_nearest():
         load_data(QA, signal="demos")
 
 
-def test_bad_answers_marked_by_a_label_are_not_imitated_silently():
+def test_bad_answers_are_imitated_only_where_that_is_asked_and_said():
     rows = [{"messages": CHAT, "label": True}, {"messages": CHAT, "label": False}]
-    assert "marks 1 of 2 answers as bad" in message(rows)
-    assert len(load_data(rows, signal="demo")) == 2
-    assert len(load_data([row for row in rows if row["label"]])) == 1
+    asked = load_data(rows, signal="demo")
+    assert len(asked) == 2
+    assert any("marks 1 of 2 answers as bad" in note for note in asked.lineage)
+    assert load_data(rows).to("demo").rows == ({"messages": CHAT},)
+    good = load_data([rows[0]], signal="demo")
+    assert not any("bad" in note for note in good.lineage)
 
 
 def test_a_broken_json_line_is_named_with_its_surroundings(tmp_path):

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from situations import A100, GIB, LLAMA_8B, T4, situation
 
+from ft_magic.axes import METHODS, UPDATES
 from ft_magic.errors import SpecError
 from ft_magic.planning import decide, padding, plans
 from ft_magic.planning.plans import Lengths, Plan
@@ -24,7 +25,9 @@ def test_every_setting_that_was_decided_has_a_reason():
     unexplained = (
         set(made.settings.__dataclass_fields__) - set(made.reasons) - {"device", "weight_bytes", "packing"}
     )
-    assert not unexplained
+    assert unexplained == {"max_completion_length", "num_generations", "temperature", "iterations"}
+    answering = plan({"method": "grpo", "rewards": ["length"]})
+    assert set(answering.reasons) >= unexplained - {"iterations"}
 
 
 def test_what_was_asked_is_what_is_planned():
@@ -100,7 +103,7 @@ def test_a_sound_plan_warns_of_nothing():
     [
         ({"beta": 0.1}, "beta has no meaning for method 'sft'"),
         ({"update": "full", "lora_r": 8}, "lora_r has no meaning for update 'full'"),
-        ({"batch_size": 8, "micro_batch_size": 3}, "no multiple"),
+        ({"batch_size": 8, "micro_batch_size": 3}, "does not fit a batch of 8"),
         ({"max_length": 9000}, "8192 positions"),
         ({"packing": True}, "FlashAttention"),
         ({"backend": "unsloth", "update": "qlora"}, "CUDA kernels"),
@@ -125,10 +128,58 @@ def test_unsloth_is_chosen_where_it_is_installed_and_runs_the_cell():
     assert plan(unsloth=True).settings.backend == "trl"
 
 
-def test_the_grid_has_a_backend_for_every_method_and_update():
-    cells = list(plans.grid())
-    for method, update in {(cell.method, cell.update) for cell in cells}:
-        assert any(not c.reason for c in cells if (c.method, c.update) == (method, update))
+def test_every_method_and_every_update_works_somewhere_and_each_refusal_says_why():
+    works = {(cell.method, cell.update) for cell in plans.grid() if not cell.reason}
+    assert {method for method, _ in works} == set(METHODS)
+    assert {update for _, update in works} == set(UPDATES)
+    for cell in plans.grid():
+        if (cell.method, cell.update) in works or cell.backend == "unsloth":
+            continue
+        needs = {key.split("|")[0]: "demo" for key in METHODS[cell.method].needs}
+        with pytest.raises(SpecError) as error:
+            plan({"method": cell.method, "update": cell.update, **needs})
+        assert cell.reason in error.value.problem
+        assert "Choose another update" in error.value.instead
+
+
+def test_what_a_method_needs_is_asked_for_with_a_way_on():
+    with pytest.raises(SpecError, match="method 'grpo' needs rewards, and none is given") as error:
+        plan({"method": "grpo"})
+    assert "exact_answer" in error.value.instead
+    with pytest.raises(SpecError, match="'online_dpo' needs rewards or judge"):
+        plan({"method": "online_dpo"})
+    with pytest.raises(SpecError, match="needs teacher"):
+        plan({"method": "distill"})
+
+
+def test_a_wrong_loss_is_answered_with_the_nearest():
+    with pytest.raises(
+        SpecError, match="loss_type 'sigmod' is no loss of method 'dpo'. Did you mean 'sigmoid'"
+    ):
+        plan({"method": "dpo", "loss_type": "sigmod"})
+
+
+def test_answers_of_a_group_are_counted_in_micro_batches():
+    made = plan({"method": "grpo", "rewards": ["length"], "batch_size": 4, "num_generations": 6}).settings
+    assert made.micro_batch_size * made.accumulation_steps == 4 * 6
+    assert made.max_completion_length > 0
+    assert made.temperature == 1.0
+
+
+def test_prompts_and_answers_share_the_models_positions():
+    with pytest.raises(SpecError, match="leaves no room for a prompt"):
+        plan({"method": "grpo", "rewards": ["length"], "max_completion_length": 8190}, tokens=100)
+
+
+def test_kto_never_gets_single_rows():
+    assert plan({"method": "kto"}).settings.micro_batch_size >= 2
+    with pytest.raises(SpecError, match="batch_size 1 is too small"):
+        plan({"method": "kto", "batch_size": 1})
+
+
+def test_a_rate_of_another_update_is_a_multiple_of_loras():
+    lora, ia3 = (plan({"update": update}).settings.learning_rate for update in ("lora", "ia3"))
+    assert ia3 == pytest.approx(lora * UPDATES["ia3"].rate_factor)
 
 
 def test_the_longest_of_some_rows_is_found_by_drawing_them_all():

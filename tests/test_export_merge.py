@@ -10,9 +10,12 @@ from types import SimpleNamespace
 import pytest
 from tiny_llama import make_adapter, make_model
 
+from ft_magic import jobs
 from ft_magic.errors import ExportError
+from ft_magic.export import export as exporting
 from ft_magic.export import merge as merging
 from ft_magic.export import trained
+from ft_magic.export.certificate import certify
 from ft_magic.export.merge import merge
 
 torch = pytest.importorskip("torch")
@@ -212,14 +215,77 @@ def test_an_adapter_for_another_base_is_refused(adapter, tmp_path):
         merge(other, adapter, tmp_path / "merged", tokenizer_from=adapter, probe_ids=[[1, 2]])
 
 
-def test_prompt_tuning_says_that_it_cannot_be_merged(base, tmp_path):
-    from peft import PromptTuningConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
+@pytest.mark.parametrize(
+    ("update", "moved"), [("pissa", 0.1), ("loraplus", 0.1), ("vera", 0.8), ("ia3", 0.1), ("freeze", 0.1)]
+)
+def test_updates_that_merge_give_the_model_as_trained(base, tmp_path, update, moved):
+    plan, result = trained_result(base, tmp_path, update, moved)
+    adapter = result if plan.update.peft else None
+    found = merge(base if adapter else result, adapter, tmp_path / "merged", tokenizer_from=base)
+    assert found.mean_kl < 0.002
+    ids = list(range(3, 40))
+    before = trained.logits(trained.load_trained(base, None), ids)
+    after = trained.logits(trained.load_trained(tmp_path / "merged", None), ids)
+    assert float(trained.kl_by_position(before, after).mean()) > 5 * 0.002  # there was something to merge
 
-    settings = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
-    get_peft_model(AutoModelForCausalLM.from_pretrained(base), settings).save_pretrained(tmp_path / "prompt")
+
+def trained_result(base, folder, update, moved=0.1):
+    """A plan, and its update with every weight moved at random by about ``moved``, saved as a run saves it."""
+    from dataclasses import replace
+
+    from peft import get_peft_model
+    from situations import situation
+
+    from ft_magic.backends import adapters, base_model
+    from ft_magic.planning.decide import make
+    from ft_magic.spec import parse
+
+    torch.manual_seed(1)
+    plan = make(parse({"model": "x", "data": "x", "update": update}), situation(rows=8, tokens=20))
+    plan = replace(plan, model_folder=str(base))
+    model, config = adapters.prepare(base_model.load_model(plan), plan)
+    model = get_peft_model(model, config) if config else model
+    with torch.no_grad():
+        for value in model.parameters():
+            if value.requires_grad:
+                value.add_(moved * torch.randn_like(value))
+    (folder / "result").mkdir()
+    adapters.save(model, plan, folder / "result")
+    return plan, folder / "result"
+
+
+@pytest.mark.parametrize(
+    ("update", "reason"),
+    [("prompt", "in front of the text"), ("prefix", "in front of the text"), ("ptuning", "in front of the text"),
+     ("adapter", "adds layers")],
+)  # fmt: skip
+def test_updates_that_cannot_merge_say_so_before_any_work(base, tmp_path, monkeypatch, update, reason):
+    plan, adapter = trained_result(base, tmp_path, update)
+    monkeypatch.setattr(trained, "load_trained", None)
+    monkeypatch.setattr(jobs, "call", None)
+    with pytest.raises(ExportError, match=f"cannot be merged, so there is no GGUF.*{reason}") as caught:
+        merge(base, adapter, tmp_path / "merged")
+    assert "run.generate" in caught.value.instead
     with pytest.raises(ExportError, match="cannot be merged"):
-        merge(base, tmp_path / "prompt", tmp_path / "merged")
+        certify(base, adapter, base, [], [[1]], out=tmp_path / "certificate.json")
+    run = SimpleNamespace(plan=plan, folder=SimpleNamespace(gguf=tmp_path, merged=tmp_path / "merged"))
+    for ask in ({"gguf": "q8_0", "ollama": False}, {"gguf": (), "ollama": True}):
+        with pytest.raises(ExportError, match=f"update: {update} cannot be merged"):
+            exporting.export(run, folder=None, **ask)
+    with pytest.raises(ExportError, match=f"update: {update} cannot be merged"):
+        exporting.merge(run)
+
+
+def test_a_reward_model_has_nothing_to_merge(base):
+    from situations import situation
+
+    from ft_magic.planning.decide import make
+    from ft_magic.spec import parse
+
+    plan = make(parse({"model": "x", "data": "x", "method": "reward"}), situation(rows=8, tokens=20))
+    with pytest.raises(ExportError, match="gives scores") as caught:
+        exporting.merge(SimpleNamespace(plan=plan))
+    assert "rewards: $run" in caught.value.instead
 
 
 def test_a_full_disk_is_noticed_before_anything_is_loaded(base, adapter, tmp_path, monkeypatch):

@@ -481,6 +481,11 @@ def test_loading_imports_nothing_heavy():
     assert {name for name in modules if name.startswith("ft_magic")} == {
         "ft_magic",
         "ft_magic.axes",
+        "ft_magic.axes.methods",
+        "ft_magic.axes.pipelines",
+        "ft_magic.axes.rows",
+        "ft_magic.axes.signals",
+        "ft_magic.axes.updates",
         "ft_magic.shell",
         "ft_magic.shell.completion",
         "ft_magic.errors",

@@ -1,5 +1,6 @@
 import pytest
 
+from ft_magic.axes.pipelines import PIPELINES
 from ft_magic.axes import METHODS, UPDATES
 from ft_magic.errors import SpecError
 from ft_magic.spec import Spec, choices, parse
@@ -54,7 +55,7 @@ def test_a_spec_cannot_be_changed():
 
 
 def test_completion_knows_the_words_of_a_key():
-    assert choices("method") == tuple(METHODS)
+    assert choices("method") == (*METHODS, *PIPELINES)
     assert choices("update") == tuple(UPDATES)
     assert "bf16" in choices("precision")
     assert choices("packing") == ("true", "false")

@@ -227,6 +227,7 @@ def test_what_is_no_model_is_refused():
     [
         ("alpaca_en_demo.json", 999),
         ("dpo_en_demo.json", 300),
+        ("kto_en_demo.json", 300),
         ("gsm8k_test.jsonl", 1319),
         ("wiki_demo.txt", 30),
     ],

@@ -17,7 +17,6 @@ def training_arguments(plan: Plan) -> dict[str, Any]:
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": spec.lr_scheduler_type,
         "warmup_steps": settings.warmup_steps,
-        "max_length": settings.max_length,
         "optim": settings.optim,
         "seed": spec.seed,
         "bf16": settings.precision == "bf16" and settings.device == "cuda",
@@ -31,13 +30,29 @@ def training_arguments(plan: Plan) -> dict[str, Any]:
 
 
 def _method_arguments(plan: Plan) -> dict[str, Any]:
-    """Return the arguments that only some methods have."""
-    spec = plan.spec
-    asked = {key: getattr(spec, key) for key in plan.method.options if getattr(spec, key) is not None}
-    if plan.method.signal == "pair":
+    """Return the arguments that only some methods have, by what their row says."""
+    spec, settings, method = plan.spec, plan.settings, plan.method
+    fixed: dict[str, Any] = dict(method.settings)
+    if method.feed != "prompts":
+        fixed["max_length"] = settings.max_length
+    if "packing" in method.options:
+        fixed["packing"] = settings.packing
+    if method.reference == "precomputed":
         # Full fine-tuning: the reference's log-probabilities are computed once, so no second model is kept.
-        return asked | {"precompute_ref_log_probs": plan.update.family == "full"}
-    return asked | {"packing": plan.settings.packing, **plan.method.settings}
+        fixed["precompute_ref_log_probs"] = plan.update.family == "full"
+    decided = {name: getattr(settings, name) for name in _DECIDED if name in method.options}
+    asked = {
+        key: getattr(spec, key)
+        for key in ("beta", "loss_type")
+        if key in method.options and getattr(spec, key) is not None
+    }
+    if "num_generations" in method.options:
+        # Answers of one optimizer step are sampled together, whatever the micro-batch.
+        decided["steps_per_generation"] = settings.accumulation_steps
+    return fixed | decided | asked
+
+
+_DECIDED = ("max_completion_length", "num_generations", "temperature", "iterations")
 
 
 def watching_arguments(plan: Plan, output: str) -> dict[str, Any]:
@@ -50,7 +65,7 @@ def watching_arguments(plan: Plan, output: str) -> dict[str, Any]:
     settings = plan.settings
     return {
         "output_dir": output,
-        "per_device_eval_batch_size": settings.micro_batch_size,
+        "per_device_eval_batch_size": _eval_batch(settings.micro_batch_size, settings.num_generations),
         "logging_nan_inf_filter": False,
         "eval_strategy": "steps" if settings.eval_examples else "no",
         "eval_steps": settings.eval_steps,
@@ -59,3 +74,8 @@ def watching_arguments(plan: Plan, output: str) -> dict[str, Any]:
         "disable_tqdm": True,
         "dataloader_pin_memory": settings.device == "cuda",
     }
+
+
+def _eval_batch(micro_batch: int, answers_a_prompt: int) -> int:
+    """Return how many sequences are evaluated at once: whole groups of answers where answers are compared."""
+    return max(1, micro_batch // answers_a_prompt) * answers_a_prompt if answers_a_prompt else micro_batch

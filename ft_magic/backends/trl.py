@@ -5,7 +5,6 @@ Rows arrive tokenized with their labels (``rows.py``), so that what the audit sh
 
 from __future__ import annotations
 
-import importlib
 import shutil
 import time
 from itertools import islice
@@ -13,14 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from ft_magic import atomic
-from ft_magic.backends import Emit, Job, Outcome, rows
+from ft_magic.backends import Emit, Job, Outcome, adapters, rows
+from ft_magic.backends.answering import answer_ids, without_stop
 from ft_magic.backends.arguments import training_arguments, watching_arguments
+from ft_magic.backends.base_model import load_model, load_teacher
+from ft_magic.backends.scoring import Scorer, load_scorer, reward_functions
+from ft_magic.backends.trainers import dataset, resolve, trainer_class
 from ft_magic.backends.watch import PARTIAL, Watch
-from ft_magic.errors import SpecError, nearest
+from ft_magic.errors import DataError, SpecError, nearest
 from ft_magic.planning.plans import Plan
 from ft_magic.run_folder import checkpoint_step
 from ft_magic.template import Tokenizer, prompt_ids
@@ -33,8 +35,9 @@ _SAMPLE_TOKENS = 48
 def train(job: Job, emit: Emit) -> Outcome:
     """Train with the TRL trainer of the plan's method."""
     began = time.monotonic()
-    model = load_model(job.plan)
-    return run_trainer(job, emit, model, adapter_config(job.plan), began_s=began)
+    torch.manual_seed(job.plan.spec.seed)  # a new score head is random
+    model, adapter = adapters.prepare(load_model(job.plan), job.plan)
+    return run_trainer(job, emit, model, adapter, began_s=began)
 
 
 def run_trainer(job: Job, emit: Emit, model: Any, peft_config: Any, *, began_s: float) -> Outcome:
@@ -50,18 +53,9 @@ def run_trainer(job: Job, emit: Emit, model: Any, peft_config: Any, *, began_s: 
     plan, folder = job.plan, job.folder
     torch.manual_seed(plan.spec.seed)
     folder.checkpoints.mkdir(exist_ok=True)
-    partial = folder.checkpoints / PARTIAL
-    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(folder.checkpoints / PARTIAL, ignore_errors=True)
     light = Tokenizer.load(plan.model_folder)
-    tokenizer = AutoTokenizer.from_pretrained(plan.model_folder)
-    trainer = trainer_class(plan)(
-        model=model,
-        args=trainer_config(plan, partial),
-        train_dataset=Dataset.from_list(rows.tokenized(folder.train_rows, light, plan)),
-        eval_dataset=_heldout(job, light),
-        processing_class=tokenizer,
-        peft_config=peft_config,
-    )
+    trainer = _trainer(job, emit, model, peft_config, light)
     watch = Watch(job, emit, sample=_sampler(trainer, job, light, emit))
     trainer.add_callback(watch)
     trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
@@ -82,48 +76,64 @@ def run_trainer(job: Job, emit: Emit, model: Any, peft_config: Any, *, began_s: 
     return Outcome("finished", step)
 
 
-def load_model(plan: Plan) -> Any:
-    """Load the base model in the plan's precision, quantized where the update says so."""
-    extra: dict[str, Any] = {}
+def _trainer(job: Job, emit: Emit, model: Any, peft_config: Any, light: Tokenizer) -> Any:
+    """Build the trainer with its rows and, where it has them, its rewards or its teacher."""
+    plan, folder, feed = job.plan, job.folder, job.plan.method.feed
+    train_rows = rows.tokenized(folder.train_rows, light, plan)
+    limit = plan.settings.eval_examples
+    heldout = rows.tokenized(folder.heldout_rows, light, plan, limit) if limit else rows.Tokenized([])
+    _tell_dropped(train_rows, "training", emit)
+    if not train_rows.rows:
+        raise DataError(
+            f"none of the training rows can be used: {train_rows.reasons}.",
+            "Look at %ft template for each row.",
+        )
+    scorer = load_scorer(folder.path, plan, emit)
+    trainer = adapters.trained_by(trainer_class(plan), plan)(
+        model=model,
+        args=trainer_config(plan, folder.checkpoints / PARTIAL, scorer),
+        train_dataset=dataset(train_rows.rows, feed),
+        eval_dataset=dataset(heldout.rows, feed, len(train_rows.rows)),
+        processing_class=AutoTokenizer.from_pretrained(plan.model_folder),
+        peft_config=peft_config,
+        **_further(plan, folder.path / "data", emit, light, scorer, [*train_rows.rows, *heldout.rows]),
+    )
     if plan.update.bits:
-        from ft_magic.backends.quantized import nf4_config
-
-        extra["quantization_config"] = nf4_config(plan.settings.precision)
-    if plan.settings.device == "cuda":
-        extra["device_map"] = {"": 0}
-    dtype = {4: torch.float32, 2: torch.bfloat16 if plan.settings.precision == "bf16" else torch.float16}
-    model = AutoModelForCausalLM.from_pretrained(
-        plan.model_folder, dtype=dtype[plan.settings.weight_bytes], attn_implementation="sdpa", **extra
-    )
-    model.config.use_cache = False
-    return model
+        # TRL holds what trains beside a 4-bit base in bf16, but a resumed run gets it back in fp32, and a score
+        # head in bf16 does not fit its hidden states: fp32 from the start.
+        for weight in trainer.model.parameters():
+            if weight.requires_grad:
+                weight.data = weight.data.float()
+    return trainer
 
 
-def adapter_config(plan: Plan) -> Any:
-    """Return the PEFT configuration of the plan's update, or None for full fine-tuning."""
-    if not plan.update.peft:
-        return None
-    import peft
-
-    spec = plan.spec
-    targets = spec.target_modules or "all-linear"
-    return getattr(peft, plan.update.peft)(
-        r=spec.lora_r,
-        lora_alpha=plan.settings.lora_alpha,
-        lora_dropout=spec.lora_dropout,
-        target_modules=targets if isinstance(targets, str) else list(targets),
-        task_type="CAUSAL_LM",
-        **plan.update.settings,
-    )
+def _further(
+    plan: Plan, folder: Path, emit: Emit, light: Tokenizer, scorer: Scorer | None, found: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return the arguments that only some trainers take."""
+    if plan.teacher_folder:
+        return {"teacher_model": load_teacher(plan)}
+    if plan.method.trainer.startswith("ft_magic."):
+        return {"rows": found, "light": light, "emit": emit, "folder": folder, "scorer": scorer}
+    return {"reward_funcs": reward_functions(scorer, found)} if scorer is not None else {}
 
 
-def trainer_config(plan: Plan, output: Path) -> Any:
+def _tell_dropped(made: rows.Tokenized, which: str, emit: Emit) -> None:
+    if made.dropped:
+        emit(
+            "warning",
+            message=f"{sum(made.dropped.values())} {which} rows are left out: {made.reasons}.",
+            fix="They would teach nothing; repair them, or raise max_length where they are too long.",
+        )
+
+
+def trainer_config(plan: Plan, output: Path, scorer: Scorer | None = None) -> Any:
     """Return the trainer's configuration.
 
     Raises:
         SpecError: ``trainer:`` names a field the trainer's configuration does not have.
     """
-    config_class = _resolve(plan.method.config)
+    config_class = resolve(plan.method.config)
     spec = plan.spec
     known = config_class.__dataclass_fields__
     for key in spec.trainer:
@@ -133,54 +143,37 @@ def trainer_config(plan: Plan, output: Path) -> Any:
                 "See the TRL documentation of this class for its fields.",
             )
     values = watching_arguments(plan, str(output)) | training_arguments(plan)
+    if plan.method.score_head:
+        values["pad_token"] = _unlike_stop(Tokenizer.load(plan.model_folder))
+    if scorer is not None and scorer.rewards is not None and "reward_weights" in known:
+        values["reward_weights"] = list(scorer.rewards.weights)
     return config_class(**(values | dict(spec.trainer)))
 
 
-def trainer_class(plan: Plan) -> Any:
-    """Return the trainer class of the method; for pairs one that takes rows already tokenized."""
-    base = _resolve(plan.method.trainer)
-    if plan.method.signal != "pair":
-        return base
+def _unlike_stop(light: Tokenizer) -> str:
+    """Return a token that ends no answer, to pad with.
 
-    class TokenizedPairs(base):  # type: ignore[misc,valid-type]  # the base is known at run time only
-        def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
-            return dataset
-
-    TokenizedPairs.__name__ = base.__name__
-    return TokenizedPairs
-
-
-def _resolve(path: str) -> Any:
-    module, name = path.split(":")
-    return getattr(importlib.import_module(module), name)
-
-
-def _heldout(job: Job, tokenizer: Tokenizer) -> Any:
-    limit = job.plan.settings.eval_examples
-    found = rows.tokenized(job.folder.heldout_rows, tokenizer, job.plan, limit) if limit else []
-    return Dataset.from_list(found) if found else None
+    transformers scores a sequence at its last token that is no padding: where padding is the stop token, as it often
+    is, that would be the token before the stop.
+    """
+    stops = set(light.stop_ids)
+    special = [text for text in light.special_texts if light.codec.id_of(text) not in stops]
+    return special[0] if special else light.codec.token_of(min(set(range(len(stops) + 1)) - stops))
 
 
 def _sampler(trainer: Any, job: Job, tokenizer: Tokenizer, emit: Emit) -> Any:
     """Return a function that answers the first held-out prompts with the model as it is now."""
+    if job.plan.method.score_head:
+        return None
 
     def sample(step: int) -> None:
-        model = trainer.model
-        was_training = model.training
-        model.eval()
-        for row in islice(rows.read(job.folder.heldout_rows), _SAMPLE_PROMPTS):
-            ids = prompt_ids(tokenizer, row)
-            with torch.no_grad():
-                out = model.generate(
-                    torch.tensor([ids], device=model.device),
-                    max_new_tokens=_SAMPLE_TOKENS,
-                    do_sample=False,
-                    eos_token_id=list(tokenizer.stop_ids),
-                    pad_token_id=trainer.processing_class.pad_token_id,
-                )
-            text = tokenizer.decode(out[0, len(ids) :].tolist())
+        prompts = [
+            prompt_ids(tokenizer, row) for row in islice(rows.read(job.folder.heldout_rows), _SAMPLE_PROMPTS)
+        ]
+        found = answer_ids(trainer.model, tokenizer, prompts, max_new_tokens=_SAMPLE_TOKENS)
+        for ids, answer in zip(prompts, found, strict=True):
+            text = tokenizer.decode(without_stop(answer, tokenizer))
             emit("sample", step=step, prompt=tokenizer.decode(ids), text=text)
-        model.train(was_training)
 
     return sample
 
@@ -190,10 +183,6 @@ def save_result(job: Job, trainer: Any, watch: Watch) -> None:
     target = job.folder.adapter if job.plan.update.family == "adapter" else job.folder.model
     with atomic.new_folder(target) as temporary:
         best = job.folder.checkpoints / f"checkpoint-{watch.now.best_step}"
-        if watch.now.best_step and best.exists() and checkpoint_step(best) < trainer.state.global_step:
-            for file in best.iterdir():
-                if file.suffix in (".safetensors", ".json") and file.name != "trainer_state.json":
-                    shutil.copy2(file, temporary / file.name)
-        else:
-            trainer.model.save_pretrained(str(temporary), safe_serialization=True)
+        better = watch.now.best_step and best.exists() and checkpoint_step(best) < trainer.state.global_step
+        adapters.save(trainer.model, job.plan, temporary, best if better else None)
         copy_tokenizer_files(Path(job.plan.model_folder), temporary)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ft_magic import events
 from ft_magic.backends import Emit, Job
 from ft_magic.errors import RunError
 from ft_magic.run_folder import checkpoint_step
@@ -39,7 +40,7 @@ class Progress:
     step_s: deque[float] = field(default_factory=lambda: deque(maxlen=_STEP_WINDOW))
     tokens: float = 0.0
     answered_t: float = 0.0
-    best_eval: float = math.inf
+    best_eval: float = -math.inf
     best_step: int = 0
     evals_since_best: int = 0
     stop_reason: str = ""
@@ -52,6 +53,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
     def __init__(self, job: Job, emit: Emit, *, sample: Any = None) -> None:
         self.job, self.emit, self.sample = job, emit, sample
         self.now = Progress()
+        if job.checkpoint is not None:
+            self._remember(checkpoint_step(job.checkpoint))
 
     # -- steps
 
@@ -120,26 +123,46 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
     ) -> None:
         """Tell an evaluation; keep the best and stop early where the spec says so."""
         found = {key.removeprefix("eval_"): value for key, value in (metrics or {}).items()}
-        if "loss" not in found:
-            return
-        loss = float(found.pop("loss"))
+        loss = found.pop("loss", None)
         extra = {k: v for k, v in found.items() if k not in _KNOWN and isinstance(v, int | float)}
-        self.emit("eval", step=state.global_step, loss=loss, metrics=extra)
+        goal = self.job.plan.method.goal
+        score = extra.get(goal) if goal else None if loss is None else -float(loss)
+        if score is None:
+            return
+        # A policy-gradient loss says nothing about held-out prompts; the goal does.
+        self.emit("eval", step=state.global_step, loss=None if goal else loss, metrics=extra)
+        self._judge(float(score), state.global_step, control)
+
+    def _remember(self, last_step: int) -> None:
+        """Take up the best evaluation of a run that goes on, from its events."""
+        goal = self.job.plan.method.goal
+        for event in events.of_kind(events.read(self.job.folder.events), "eval"):
+            score = event["metrics"].get(goal) if goal else event["loss"] and -event["loss"]
+            if event["step"] > last_step or score is None:
+                continue
+            if score > self.now.best_eval:
+                self.now.best_eval, self.now.best_step, self.now.evals_since_best = score, event["step"], 0
+            else:
+                self.now.evals_since_best += 1
+
+    def _judge(self, score: float, step: int, control: TrainerControl) -> None:
+        """Keep the step with the best held-out score; stop where no better one comes, if the spec says so."""
         patience = self.job.plan.spec.early_stopping
         if patience is None:
             return
-        if loss < self.now.best_eval:
-            self.now.best_eval, self.now.best_step, self.now.evals_since_best = loss, state.global_step, 0
+        if score > self.now.best_eval:
+            self.now.best_eval, self.now.best_step, self.now.evals_since_best = score, step, 0
             control.should_save = True
-        else:
-            self.now.evals_since_best += 1
-            if self.now.evals_since_best >= patience:
-                control.should_training_stop = True
-                self.emit(
-                    "warning",
-                    message=f"held-out loss has not improved for {patience} evaluations: stopping early.",
-                    fix=f"The result is the model of step {self.now.best_step}, the best one.",
-                )
+            return
+        self.now.evals_since_best += 1
+        if self.now.evals_since_best >= patience:
+            control.should_training_stop = True
+            what = self.job.plan.method.goal or "loss"
+            self.emit(
+                "warning",
+                message=f"held-out {what} has not improved for {patience} evaluations: stopping early.",
+                fix=f"The result is the model of step {self.now.best_step}, the best one.",
+            )
 
     def on_save(self, args: TrainingArguments, state: TrainerState, _: TrainerControl, **__: Any) -> None:
         """Move the checkpoint the trainer has finished writing under its final name; drop the oldest."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
+from ft_magic.data.labels import label_counts
 from ft_magic.data.row import answer_text, prompt_text, shortened
 
 if TYPE_CHECKING:
     from ft_magic.data.data import Data
-    from ft_magic.data.quality import Finding, Report
+    from ft_magic.data.finding import Finding
+    from ft_magic.data.quality import Report
 
 # Mid-tones keep a contrast of at least 3:1 on white and on the dark themes of JupyterLab, Colab and VS Code.
 LEVEL_COLOURS = {
@@ -39,8 +41,9 @@ def data_card(data: Data) -> str:
         row = data.rows[0]
         label = "first text" if data.signal == "text" else "first prompt"
         pairs.append((label, shortened(prompt_text(row), _EXAMPLE_CHARACTERS)))
-        if data.signal != "text":
+        if answer_text(row):
             pairs.append(("its answer", shortened(answer_text(row), _EXAMPLE_CHARACTERS)))
+        pairs += _further(data)
     title = f"<b>{escape(data.name)}</b>: {len(data)} {escape(data.signal)} rows"
     return box(title + table(pairs) + _top_findings(data))
 
@@ -77,6 +80,17 @@ def table(pairs: list[tuple[str, str]]) -> str:
         for name, value in pairs
     )
     return f'<table style="border-collapse:collapse;background:none">{rows}</table>'
+
+
+def _further(data: Data) -> list[tuple[str, str]]:
+    """Return what only some signals have: labels, columns for reward functions."""
+    if data.signal == "label":
+        good, bad = label_counts(data.rows)
+        return [
+            ("labels", f"{good} good, {bad} bad (the first is {'good' if data.rows[0]['label'] else 'bad'})")
+        ]
+    columns = [name for name in data.rows[0] if name != "prompt"]
+    return [("for rewards", ", ".join(columns))] if data.signal == "prompt" and columns else []
 
 
 def _top_findings(data: Data) -> str:

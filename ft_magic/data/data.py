@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, overload
 
-from ft_magic.axes import signal_of
+from ft_magic.axes import find_signal, signal_of
 from ft_magic.data.files import read_json_lines
 from ft_magic.data.row import Row, answer_text, canonical, prompt_text
 from ft_magic.errors import DataError, nearest
@@ -69,7 +69,7 @@ class Data:
 
     Attributes:
         rows: the rows; see ``ft_magic.axes.SIGNALS`` for their fields.
-        signal: ``text``, ``demo`` or ``pair``.
+        signal: name of the signal they carry.
         name: short name of the source.
         source: where it was read from.
         shape: name of the shape found.
@@ -116,6 +116,17 @@ class Data:
         for row in self.rows:
             digest.update(canonical(row).encode() + b"\n")
         return digest.hexdigest()
+
+    def to(self, signal: str) -> Data:
+        """Return the data as rows of another signal, see ``Signal.converts_to``; itself where it is that.
+
+        Raises:
+            SpecError: no such signal.
+            DataError: rows of this signal cannot become that one, or no row would be left.
+        """
+        from ft_magic.data.convert import converted
+
+        return self if find_signal(signal).name == self.signal else converted(self, signal)
 
     def report(self, tokenizer: Tokenizer | None = None) -> Report:
         """Return what is off in these rows; lengths are tokens with a tokenizer, characters without."""
@@ -245,12 +256,10 @@ def _without_duplicates(rows: tuple[Row, ...]) -> list[int]:
 
 
 def is_empty(row: Row) -> bool:
-    """Return whether a row lacks its text, its prompt or its answer."""
-    if "text" in row:
-        return not row["text"].strip()
-    answers = (
-        [answer_text(row, "chosen"), answer_text(row, "rejected")] if "chosen" in row else [answer_text(row)]
-    )
+    """Return whether a row lacks its text, its prompt or an answer; prompts alone need none."""
+    answers = [answer_text(row, key) for key in ("completion", "chosen", "rejected") if key in row]
+    if "messages" in row:
+        answers = [answer_text(row)]
     return not prompt_text(row).strip() or not all(answer.strip() for answer in answers)
 
 

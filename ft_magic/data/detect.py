@@ -1,114 +1,36 @@
-"""Which shape has this data, and which column plays which role? One table, first fit wins."""
+"""Which shape has this data, and which column plays which role?"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ft_magic.axes import find_signal
+from ft_magic.data.labels import as_label, judges
 from ft_magic.data.row import shortened
+from ft_magic.data.shapes import ANSWER_COLUMNS, LABELS, PLAIN_PROMPTS, ROLES, SHAPES, Shape
+from ft_magic.data.turns import as_list, has_answer, kind_of
 from ft_magic.errors import DataError, nearest
 
 _SAMPLE_ROWS = 200  # columns and kinds of values are read from this many first rows
-_NONE: Mapping[str, tuple[str, ...]] = MappingProxyType({})
-
-_CHATS = ("messages", "conversations", "conversation", "chat", "dialogue", "dialog")
-_SYSTEM = ("system", "system_prompt", "system_message")
-_PROMPTS = ("prompt", "question", "instruction", "query", "input", "problem", "request", "user", "human")
-_ANSWERS = ("answer", "response", "output", "completion", "reply", "solution", "assistant", "target")
-_CHOSEN = ("chosen", "preferred", "accepted", "response_chosen", "chosen_response", "answer_chosen")
-_REJECTED = ("rejected", "dispreferred", "response_rejected", "rejected_response", "answer_rejected")
-_TEXT = ("text", "content", "document", "page_content", "raw_text", "body")
-_LABELS = ("label", "kto_tag", "thumbs_up")
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A way to write training data.
-
-    Attributes:
-        name: what people call it.
-        signal: name of the signal it carries.
-        required: role -> column names that may play it, best guess first.
-        optional: the same for roles that may be absent.
-        kinds: role -> kind of value it must hold (``messages`` or ``sharegpt``), where names do not tell.
-    """
-
-    name: str
-    signal: str
-    required: Mapping[str, tuple[str, ...]]
-    optional: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _NONE)
-    kinds: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-
-    @property
-    def roles(self) -> tuple[str, ...]:
-        """Every role this shape knows."""
-        return (*self.required, *self.optional)
-
-
-SHAPES = (
-    Shape(
-        "sharegpt pairs",
-        "pair",
-        {"messages": _CHATS, "chosen": _CHOSEN, "rejected": _REJECTED},
-        {"system": _SYSTEM},
-        {"messages": "sharegpt"},
-    ),
-    Shape(
-        "messages pairs",
-        "pair",
-        {"messages": _CHATS, "chosen": _CHOSEN, "rejected": _REJECTED},
-        {"system": _SYSTEM},
-        {"messages": "messages"},
-    ),
-    Shape(
-        "prompt, chosen and rejected",
-        "pair",
-        {"prompt": _PROMPTS, "chosen": _CHOSEN, "rejected": _REJECTED},
-        {"input": ("input", "context"), "system": _SYSTEM},
-    ),
-    Shape(
-        "chosen and rejected conversations",
-        "pair",
-        {"chosen": _CHOSEN, "rejected": _REJECTED},
-        {"system": _SYSTEM},
-        {"chosen": "messages"},
-    ),
-    Shape("messages", "demo", {"messages": _CHATS}, {"system": _SYSTEM}, {"messages": "messages"}),
-    Shape("sharegpt", "demo", {"messages": _CHATS}, {"system": _SYSTEM}, {"messages": "sharegpt"}),
-    Shape(
-        "prompt and completion",
-        "demo",
-        {"prompt": ("prompt",), "completion": ("completion", "response", "answer", "output")},
-        {"system": _SYSTEM},
-    ),
-    Shape(
-        "alpaca",
-        "demo",
-        {"prompt": ("instruction",), "completion": ("output", "response", "answer", "completion")},
-        {"input": ("input", "context"), "system": _SYSTEM, "history": ("history",)},
-    ),
-    Shape(
-        "question and answer",
-        "demo",
-        {"prompt": _PROMPTS, "completion": _ANSWERS},
-        {"input": ("context",), "system": _SYSTEM},
-    ),
-    Shape("text", "text", {"text": _TEXT}),
-)
-ROLES = tuple(dict.fromkeys(role for shape in SHAPES for role in shape.roles))
 
 
 @dataclass(frozen=True)
 class Detected:
-    """The shape found and its columns (role -> source column)."""
+    """The shape found.
+
+    Attributes:
+        shape: its row of the table.
+        columns: role -> source column.
+        unused: other columns of the first rows.
+        notes: what to say about the choice.
+    """
 
     shape: Shape
     columns: Mapping[str, str]
     unused: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def detect(
@@ -116,48 +38,96 @@ def detect(
 ) -> Detected:
     """Find the shape of records; what the user named is taken, the rest is guessed from names and values.
 
+    With a signal that no shape of the data carries, a shape is taken whose rows convert to it.
+
     Raises:
-        DataError: no shape fits, a named column does not exist, or the guess would be dangerous.
+        DataError: no shape fits, or a named column does not exist.
     """
     if signal is not None:
         find_signal(signal)
     samples = _samples(records)
     pinned = _checked_columns(columns or {}, samples)
-    for shape in SHAPES:
-        if signal not in (None, shape.signal):
+    labels = _label_columns(records, samples, signal)
+    unanswered: Detected | None = None
+    for shape in _candidates(signal):
+        found = _assign(shape, samples, pinned, labels)
+        if found is None or (shape.signal == "prompt" and not _asks(found, records, samples, signal, pinned)):
             continue
-        found = _assign(shape, samples, pinned)
-        if found is not None:
-            unused = tuple(name for name in samples if name not in found.values())
-            if signal is None and shape.signal == "demo":
-                _refuse_labels(records, unused, source)
-            return Detected(shape, found, unused)
+        unused = tuple(name for name in samples if name not in found.values())
+        detected = Detected(shape, found, unused, _notes(shape, unused, records, signal))
+        if shape.signal not in ("demo", "label") or "messages" not in found or _answered(records, found):
+            return detected
+        unanswered = unanswered or detected  # prompts alone, or pairs: a later shape says so
+    if unanswered is not None:
+        return unanswered
     raise _unknown_shape(samples, source, signal, pinned)
 
 
-def kind_of(value: Any) -> str:
-    """Return what a cell holds: ``messages``, ``sharegpt``, ``object``, ``list``, ``none`` or ``text``."""
-    if value is None or (isinstance(value, float) and value != value):  # noqa: PLR0124  NaN differs from itself
-        return "none"
-    items = as_list(value)
-    if items is not None:
-        first = items[0] if items and isinstance(items[0], Mapping) else {}
-        if "role" in first:
-            return "messages"
-        return "sharegpt" if "from" in first else "list"
-    return "object" if isinstance(value, Mapping) else "text"
+def _candidates(signal: str | None) -> Iterator[Shape]:
+    """Yield the shapes to try: all, or those of the signal asked and those that convert to it."""
+    if signal is None:
+        yield from SHAPES
+        return
+    converting = [shape for shape in SHAPES if signal in find_signal(shape.signal).converts_to]
+    own = [shape for shape in SHAPES if shape.signal == signal]
+    if signal != "prompt":
+        yield from (*own, *converting)
+        return
+    # Every pair and every judged answer could be read as a prompt with odd columns, so these go first; of
+    # demonstrations the shape for prompts keeps more: columns beside prompt and answer.
+    yield from (shape for shape in converting if shape.signal != "demo")
+    yield from (*own, *(shape for shape in converting if shape.signal == "demo"))
 
 
-def as_list(value: Any) -> list[Any] | None:
-    """Return a list cell as a list, also where a table held it as an array or as JSON text; else None."""
-    if isinstance(value, str) and value.lstrip().startswith("[{"):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            return None
-    if hasattr(value, "tolist") and not isinstance(value, str):
-        value = value.tolist()
-    return list(value) if isinstance(value, list | tuple) else None
+def _label_columns(records: list[Any], samples: Mapping[str, Any], signal: str | None) -> frozenset[str]:
+    """Return the columns that judge answers, by name and values; by name alone where labels are asked for."""
+    named = [name for name in samples if name.lower().strip() in LABELS]
+    judging = frozenset(name for name in named if judges(_column(records, name)))
+    return judging or (frozenset(named) if signal == "label" else judging)
+
+
+def _asks(
+    found: Mapping[str, str],
+    records: list[Any],
+    samples: Mapping[str, Any],
+    signal: str | None,
+    pinned: Mapping[str, str],
+) -> bool:
+    """Return whether what looks like prompts holds nothing that looks like answers."""
+    if signal is None:
+        names = {name.lower().strip() for name in samples}
+        plain = bool(pinned) or "messages" in found or found["prompt"].lower().strip() in PLAIN_PROMPTS
+        if not plain or "answer" in found or (names & ANSWER_COLUMNS and not pinned):
+            return False
+    # A conversation that ends with an answer is a demonstration; to("prompt") takes the answer off.
+    return "messages" not in found or not _answered(records, found, last=signal == "prompt")
+
+
+def _answered(records: list[Any], found: Mapping[str, str], last: bool = False) -> bool:
+    """Return whether the assistant speaks in any conversation; with ``last``, as the last one."""
+    cells = _column(records, found["messages"])
+    return any(has_answer((as_list(cell) or [])[-1:] if last else cell) for cell in cells)
+
+
+def _column(records: list[Any], name: str) -> Iterator[Any]:
+    return (record.get(name) for record in records if isinstance(record, Mapping))
+
+
+def _notes(shape: Shape, unused: tuple[str, ...], records: list[Any], signal: str | None) -> tuple[str, ...]:
+    """Say where a demonstration was asked for although a column marks answers as bad."""
+    if signal != "demo" or shape.signal != "demo":
+        return ()
+    names = {name.lower(): name for name in unused}
+    for name in (names[label] for label in LABELS if label in names):
+        values = list(_column(records, name))
+        bad = sum(as_label(value) is False for value in values)
+        if bad and judges(values):
+            note = (
+                f"'{name}' marks {bad} of {len(values)} answers as bad; they are imitated too, as signal='demo' "
+                "asks (leave it out and write .to('demo') to keep the good ones alone)"
+            )
+            return (note,)
+    return ()
 
 
 def _samples(records: Iterable[Any]) -> dict[str, Any]:
@@ -187,7 +157,9 @@ def _checked_columns(columns: Mapping[str, str], samples: Mapping[str, Any]) -> 
     return dict(columns)
 
 
-def _assign(shape: Shape, samples: Mapping[str, Any], pinned: Mapping[str, str]) -> dict[str, str] | None:
+def _assign(
+    shape: Shape, samples: Mapping[str, Any], pinned: Mapping[str, str], labels: frozenset[str]
+) -> dict[str, str] | None:
     """Return role -> column where every required role is played, else None."""
     if not set(pinned) <= set(shape.roles):
         return None
@@ -199,6 +171,8 @@ def _assign(shape: Shape, samples: Mapping[str, Any], pinned: Mapping[str, str])
         if role in found:
             continue
         free = (by_lower[name] for name in names if name in by_lower and by_lower[name] not in found.values())
+        if shape.kinds.get(role) == "label":
+            free = (name for name in free if name in labels)
         column = next((name for name in free if _holds(shape, role, samples[name])), None)
         if column is not None:
             found[role] = column
@@ -209,22 +183,8 @@ def _assign(shape: Shape, samples: Mapping[str, Any], pinned: Mapping[str, str])
 
 def _holds(shape: Shape, role: str, value: Any) -> bool:
     kind = shape.kinds.get(role)
-    # Chat columns are told from plain text by their values; both chat shapes go through the same reader.
-    return kind is None or kind_of(value) == kind
-
-
-def _refuse_labels(records: list[Any], unused: tuple[str, ...], source: str) -> None:
-    """Stop where a column marks answers as bad: imitating those would teach the opposite of what is meant."""
-    for name in unused:
-        if name.lower() not in _LABELS:
-            continue
-        values = [record.get(name) for record in records if isinstance(record, Mapping)]
-        bad = sum(value is False for value in values)
-        if bad and all(isinstance(value, bool) for value in values if value is not None):
-            raise DataError(
-                f"{source}: the column '{name}' marks {bad} of {len(values)} answers as bad (false).",
-                f"Keep the good ones ([r for r in rows if r['{name}']]), or imitate all: signal='demo'.",
-            )
+    # Chat columns are told from plain text by their values; a label column by all of them, see ``_assign``.
+    return kind in (None, "label") or kind_of(value) == kind
 
 
 def _unknown_shape(
@@ -233,19 +193,21 @@ def _unknown_shape(
     seen = [f"  {name}: {shortened(value)}" for name, value in samples.items()] or ["  (no columns)"]
     wanted = f" for signal '{signal}'" if signal else ""
     given = f" with {dict(pinned)}" if pinned else ""
-    names = [*samples, "...", "..."]
+    names = [*samples, "...", "...", "..."]
+    demo = f'"prompt": "{names[0]}", "completion": "{names[1]}"'
     ways = {
+        "label": f'columns={{{demo}, "label": "{names[2]}"}}',
+        "prompt": f'columns={{"prompt": "{names[0]}"}}',
         "text": f'columns={{"text": "{names[0]}"}}',
         "pair": f'columns={{"prompt": "{names[0]}", "chosen": "{names[1]}", "rejected": "{names[2]}"}}',
     }
-    demo = f'columns={{"prompt": "{names[0]}", "completion": "{names[1]}"}}'
     return DataError(
         f"{source}: these columns fit no known shape{wanted}{given}.",
         "\n".join(
             [
                 "Columns, with a first value:",
                 *seen,
-                f"Say which is which, for example {ways.get(signal or '', demo)}.",
+                f"Say which is which, for example {ways.get(signal or '', f'columns={{{demo}}}')}.",
             ]
         ),
     )

@@ -11,8 +11,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ft_magic.axes import find_signal
+from ft_magic.data.cells import UnusableError
 from ft_magic.data.data import Data, Dropped, DroppedRow
-from ft_magic.data.detect import Detected, detect, kind_of
+from ft_magic.data.detect import Detected, detect
 from ft_magic.data.files import (
     JSON_LINES_SUFFIXES,
     JSON_SUFFIXES,
@@ -23,10 +25,11 @@ from ft_magic.data.files import (
     read_json_lines,
     suffix_of,
 )
-from ft_magic.data.normalise import Reader, UnusableError
+from ft_magic.data.normalise import NO_ANSWER, Reader, own_name
 from ft_magic.data.prose import read_folder, read_prose
-from ft_magic.data.row import Row, shortened
+from ft_magic.data.row import ANSWER, Row, shortened
 from ft_magic.data.tables import read_csv, read_frame, read_parquet
+from ft_magic.data.turns import is_chat
 from ft_magic.errors import DataError
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -46,7 +49,8 @@ def load_data(
         src: path of a json, jsonl, ndjson, csv, tsv, parquet, txt or md file (also ``.gz``) or of a folder of
             txt and md files; a DataFrame; a list of dicts, of strings or of conversations; a ``datasets``
             object; a hub id ``org/name``; or ``Data``, returned as it is.
-        signal: ``text``, ``demo`` or ``pair``, where the guess should be overruled.
+        signal: name of a signal (``ft_magic.axes.SIGNALS``), where the guess should be overruled; data that
+            carries another is converted where it can be, see ``Data.to``.
         columns: role -> column, for example ``{"prompt": "question", "completion": "reply"}``.
         limit: number of source rows to read at most.
 
@@ -62,7 +66,8 @@ def load_data(
         raise DataError(f"{raw.source} holds no rows.", "Give data with at least one row.")
     records = [_as_record(record) for record in raw.records[:limit]]
     detected = detect(records, raw.source, signal, columns)
-    return _normalised(raw, records, detected)
+    data = _normalised(raw, records, detected)
+    return data if signal is None else data.to(signal)
 
 
 def _normalised(raw: Raw, records: list[Any], detected: Detected) -> Data:
@@ -83,16 +88,18 @@ def _normalised(raw: Raw, records: list[Any], detected: Detected) -> Data:
         raise DataError(
             f"{raw.source}: none of {len(records)} rows can be used ({dropped}).",
             f"Columns were read as {columns}; the first row is {shortened(records[0], 200)}.\n"
-            'Say otherwise with columns={"prompt": "...", "completion": "..."}.',
+            'Say otherwise with columns={"prompt": "...", "completion": "..."}'
+            + (", or signal='prompt' where these are prompts." if NO_ANSWER in reasons else "."),
         )
+    if detected.shape.signal == "prompt":
+        rows = _with_equal_columns(rows)
     lineage = [f"{len(records)} rows read from {raw.source}", *raw.notes]
     lineage.append(f"shape {detected.shape.name}: " + ", ".join(f"{r} = {c}" for r, c in columns.items()))
     if "input" in columns:
         lineage.append(
             f"'{columns['input']}' follows '{columns['prompt']}' after an empty line where it is filled"
         )
-    if detected.unused:
-        lineage.append(f"columns not used: {', '.join(detected.unused)}")
+    lineage += [*_about_unused(detected, rows), *detected.notes]
     lineage += [f"{count} x {change}" for change, count in reader.changes.items()]
     if dropped:
         lineage.append(f"{dropped.count} rows kept out: {dropped}")
@@ -100,20 +107,40 @@ def _normalised(raw: Raw, records: list[Any], detected: Detected) -> Data:
     return Data(tuple(rows), signal, raw.name, raw.source, shape, columns, dropped, tuple(lineage))
 
 
+def _with_equal_columns(rows: list[Row]) -> list[Row]:
+    """Give every prompt row every column, None where the source had none: reward functions get columns."""
+    columns = dict.fromkeys(key for row in rows for key in row)
+    return [{column: row.get(column) for column in columns} for row in rows]
+
+
+def _about_unused(detected: Detected, rows: list[Row]) -> list[str]:
+    """Say what became of columns that play no role."""
+    if detected.shape.signal != "prompt":
+        return [f"columns not used: {', '.join(detected.unused)}"] if detected.unused else []
+    roles = ("prompt", ANSWER) if ANSWER in detected.columns else ("prompt",)
+    kept = [column for column in rows[0] if column not in roles]
+    names = {column: own_name(column, detected.columns, detected.unused) for column in detected.unused}
+    notes = [f"columns kept for reward functions: {', '.join(kept)}"] if kept else []
+    renamed = [f"'{column}' is called '{name}'" for column, name in names.items() if name != column]
+    return [*notes, *(f"{note}: a row means something else by its name" for note in renamed)]
+
+
 def _as_record(value: Any) -> Any:
     """Give bare strings and bare conversations a column name."""
     if isinstance(value, str):
         return {"text": value}
-    return {"messages": value} if kind_of(value) in ("messages", "sharegpt") else value
+    return {"messages": value} if is_chat(value) else value
 
 
 def _given_data(data: Data, signal: str | None, columns: Mapping[str, str] | None, limit: int | None) -> Data:
-    if columns is not None or signal not in (None, data.signal):
+    wanted = data.signal if signal is None else find_signal(signal).name
+    if columns is not None or wanted not in (data.signal, *find_signal(data.signal).converts_to):
         raise DataError(
             f"{data.name} is already read as {data.signal} rows; columns and signal cannot change it.",
             "Load it again from its source with these options.",
         )
-    return data if limit is None or limit >= len(data) else data[:limit]
+    part = data if limit is None or limit >= len(data) else data[:limit]
+    return part.to(wanted)
 
 
 def _read(src: Any, limit: int | None) -> Raw:

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
-from ft_magic.data.detect import Detected, as_list, kind_of
-from ft_magic.data.row import Message, Row, shortened
+from ft_magic.data.cells import Cells, UnusableError, filled
+from ft_magic.data.detect import Detected
+from ft_magic.data.labels import SHOWN_LABELS, as_label
+from ft_magic.data.row import ANSWER, MODEL_FIELDS, Message, Row, before_last_answer, shortened
+from ft_magic.data.turns import as_list, is_chat, kind_of, turn
+from ft_magic.errors import DataError
 
-ROLE_NAMES: Mapping[str, str] = MappingProxyType(
-    {
-        "system": "system", "developer": "system",
-        "user": "user", "human": "user", "prompter": "user",
-        "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant",
-        "model": "assistant", "function_call": "assistant", "tool_call": "assistant",
-        "tool": "tool", "observation": "tool", "function": "tool", "function_response": "tool",
-        "ipython": "ipython",
-    }
-)  # fmt: skip
-# Fields of a message, beside role and content, that chat templates read.
-_EXTRA_FIELDS = ("name", "tool_calls", "tool_call_id", "reasoning_content")
+NO_ANSWER = "no assistant turn"
+# Names that mean something else in a row or to a reward function; such a column gets a "_" at its end.
+_TAKEN = frozenset(
+    (*MODEL_FIELDS, ANSWER, "prompts", "completions", "completion_ids", "prompt_ids", "prompt_text")
+)
 
 
-class UnusableError(ValueError):
-    """Why a record cannot become a row."""
-
-
-class Reader:
+class Reader(Cells):
     """Normalises records of one shape and counts what it changes on the way.
 
     Args:
@@ -37,12 +27,14 @@ class Reader:
     """
 
     def __init__(self, detected: Detected) -> None:
-        self.changes: Counter[str] = Counter()
+        super().__init__()
         self._columns = detected.columns
         readers: Mapping[str, Callable[[Mapping[str, Any]], Row]] = {
             "text": self._text_row,
-            "demo": self._chat_row if "messages" in detected.columns else self._answer_row,
+            "demo": self._demo_row,
             "pair": self._pair_row,
+            "label": self._label_row,
+            "prompt": self._prompt_row,
         }
         self._read = readers[detected.shape.signal]
         # All rows of one data set get one form: messages as soon as a system or history column is in play.
@@ -65,48 +57,26 @@ class Reader:
     def _string(self, record: Mapping[str, Any], role: str) -> str:
         return self.text(self._cell(record, role))
 
-    def text(self, value: Any) -> str:
-        """Return a cell as text: missing is empty, numbers and objects are written out and counted."""
-        if isinstance(value, str):
-            return self._without_surrogates(value)
-        if kind_of(value) == "none" or type(value).__name__ in ("NAType", "NaTType"):
-            return ""
-        if hasattr(value, "tolist"):
-            value = value.tolist()
-        if isinstance(value, bytes):
-            raise UnusableError("holds bytes where text is meant")
-        if isinstance(value, dict | list | tuple):
-            self.changes["objects written as JSON text"] += 1
-            return self._without_surrogates(json.dumps(value, ensure_ascii=False, default=str))
-        self.changes["numbers and other values written as text"] += 1
-        return str(value)
-
-    def _without_surrogates(self, text: str) -> str:
-        """Repair lone halves of surrogate pairs (broken escapes): no tokenizer and no file takes them."""
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            self.changes["broken unicode escapes replaced by U+FFFD"] += 1
-            return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return text
-
     def _text_row(self, record: Mapping[str, Any]) -> Row:
-        return {"text": _filled(self._string(record, "text"), "empty text")}
+        return {"text": filled(self._string(record, "text"), "empty text")}
 
     def _prompt(self, record: Mapping[str, Any]) -> str:
         parts = (self._string(record, "prompt"), self._string(record, "input"))
-        return _filled("\n\n".join(part for part in parts if part.strip()), "empty prompt")
+        return filled("\n\n".join(part for part in parts if part.strip()), "empty prompt")
+
+    def _demo_row(self, record: Mapping[str, Any]) -> Row:
+        return self._chat_row(record) if "messages" in self._columns else self._answer_row(record)
 
     def _answer_row(self, record: Mapping[str, Any]) -> Row:
         prompt, completion = self._cell(record, "prompt"), self._cell(record, "completion")
-        if is_chat(prompt) and is_chat(completion):
-            turns = self.messages(prompt) + self.messages(completion)
+        if is_chat(prompt):
+            turns = self.messages(prompt) + self.answer_turns(completion, "empty answer")
             return {"messages": self._checked_chat(self._with_system(record, turns))}
         question = self._prompt(record)
-        answer = _filled(self.text(completion), "empty answer")
+        answer = filled(self.text(completion), "empty answer")
         if not self._as_messages:
             return {"prompt": question, "completion": answer}
-        turns = [*self._history(record), _message("user", question), _message("assistant", answer)]
+        turns = [*self._history(record), turn("user", question), turn("assistant", answer)]
         return {"messages": self._with_system(record, turns)}
 
     def _history(self, record: Mapping[str, Any]) -> list[Message]:
@@ -117,8 +87,8 @@ class Reader:
                 raise UnusableError("history is no list of [question, answer]")
             asked, answered = (self.text(part) for part in exchange)
             turns += [
-                _message("user", asked),
-                _message("assistant", _filled(answered, "empty answer in history")),
+                turn("user", asked),
+                turn("assistant", filled(answered, "empty answer in history")),
             ]
         return turns
 
@@ -132,14 +102,14 @@ class Reader:
     def _with_system(self, record: Mapping[str, Any], turns: list[Message]) -> list[Message]:
         system = self._string(record, "system")
         if system.strip() and not (turns and turns[0]["role"] == "system"):
-            return [_message("system", system), *turns]
+            return [turn("system", system), *turns]
         return turns
 
     def _checked_chat(self, turns: list[Message]) -> list[Message]:
         """Check that there is something to answer and an answer; leave out turns after the last answer."""
         answers = [index for index, turn in enumerate(turns) if turn["role"] == "assistant"]
         if not answers:
-            raise UnusableError("no assistant turn")
+            raise UnusableError(NO_ANSWER)
         if any(not turns[index]["content"].strip() and "tool_calls" not in turns[index] for index in answers):
             raise UnusableError("empty answer")
         if not any(turn["content"].strip() for turn in turns if turn["role"] not in ("assistant", "system")):
@@ -148,42 +118,15 @@ class Reader:
             self.changes["conversations cut after their last answer"] += 1
         return turns[: answers[-1] + 1]
 
-    def messages(self, value: Any) -> list[Message]:
-        """Return a conversation in OpenAI's form from OpenAI's or ShareGPT's."""
-        items = as_list(value)
-        if not items:
-            raise UnusableError("no conversation")
-        return [self.message(item) for item in items]
-
-    def message(self, value: Any) -> Message:
-        """Return one turn in OpenAI's form from OpenAI's or ShareGPT's."""
-        if not isinstance(value, Mapping):
-            raise UnusableError(f"a turn is not an object but {shortened(value, 30)}")
-        # Tables fill absent fields with None, so a present key may still say nothing.
-        name = value.get("role") or value.get("from")
-        role = ROLE_NAMES.get(str(name).lower())
-        if role is None:
-            raise UnusableError(f"unknown role {shortened(str(name), 20)!r}")
-        written = value.get("content")
-        content = self._content(value.get("value") if written is None else written)
-        extras = {key: value[key] for key in _EXTRA_FIELDS if value.get(key) is not None}
-        return {"role": role, "content": content, **extras}
-
-    def _content(self, value: Any) -> str:
-        """Return a turn's text; OpenAI's list of parts is joined."""
-        parts = as_list(value)
-        if parts is None or isinstance(value, str):
-            return self.text(value)
-        if any(not isinstance(part, Mapping) or "text" not in part for part in parts):
-            raise UnusableError("a turn holds something that is not text (an image?)")
-        return "".join(self.text(part["text"]) for part in parts)
-
     def _pair_row(self, record: Mapping[str, Any]) -> Row:
         prompt = self._cell(record, "messages" if "messages" in self._columns else "prompt")
         chosen, rejected = self._cell(record, "chosen"), self._cell(record, "rejected")
         if not any(isinstance(v, Mapping) or is_chat(v) for v in (prompt, chosen, rejected)):
             return self._string_pair(record)
-        better, worse = self._answer_turns(chosen, "chosen"), self._answer_turns(rejected, "rejected")
+        better, worse = (
+            self.answer_turns(chosen, "empty chosen answer"),
+            self.answer_turns(rejected, "empty rejected answer"),
+        )
         if len(better) > 1 or len(worse) > 1:
             shared = _shared_prompt(better, worse)
             if shared:
@@ -194,17 +137,17 @@ class Reader:
         elif "prompt" not in self._columns:
             raise UnusableError("chosen and rejected share no prompt")
         else:
-            turns = [_message("user", self._prompt(record))]
+            turns = [turn("user", self._prompt(record))]
         return self._message_pair(record, turns, better, worse)
 
     def _string_pair(self, record: Mapping[str, Any]) -> Row:
         question = self._prompt(record)
-        chosen = _filled(self._string(record, "chosen"), "empty chosen answer")
-        rejected = _filled(self._string(record, "rejected"), "empty rejected answer")
+        chosen = filled(self._string(record, "chosen"), "empty chosen answer")
+        rejected = filled(self._string(record, "rejected"), "empty rejected answer")
         if not self._as_messages:
             return {"prompt": question, "chosen": chosen, "rejected": rejected}
-        turns = self._with_system(record, [_message("user", question)])
-        answers = {"chosen": [_message("assistant", chosen)], "rejected": [_message("assistant", rejected)]}
+        turns = self._with_system(record, [turn("user", question)])
+        answers = {"chosen": [turn("assistant", chosen)], "rejected": [turn("assistant", rejected)]}
         return {"prompt": turns, **answers}
 
     def _message_pair(
@@ -213,32 +156,65 @@ class Reader:
         for answer, name in ((better, "chosen"), (worse, "rejected")):
             if not answer or answer[-1]["role"] != "assistant":
                 raise UnusableError(f"{name} does not end with an answer of the assistant")
-            _filled(answer[-1]["content"], f"empty {name} answer")
+            filled(answer[-1]["content"], f"empty {name} answer")
         if not any(turn["content"].strip() for turn in turns if turn["role"] != "system"):
             raise UnusableError("empty prompt")
         return {"prompt": self._with_system(record, turns), "chosen": better, "rejected": worse}
 
-    def _answer_turns(self, value: Any, name: str) -> list[Message]:
-        if isinstance(value, Mapping):
-            return [self.message(value)]
-        if is_chat(value):
-            return self.messages(value)
-        return [_message("assistant", _filled(self.text(value), f"empty {name} answer"))]
+    def _label_row(self, record: Mapping[str, Any]) -> Row:
+        label = self._label(record)
+        row = self._demo_row(record)
+        if "messages" not in row:
+            return {**row, "label": label}
+        prompt = before_last_answer(row["messages"])
+        return {"prompt": prompt, "completion": row["messages"][len(prompt) :], "label": label}
+
+    def _label(self, record: Mapping[str, Any]) -> bool:
+        value = self._cell(record, "label")
+        if kind_of(value) == "none" or value == "":
+            raise UnusableError("no label")
+        label = as_label(value)
+        if label is None:
+            column = self._columns["label"]
+            raise DataError(
+                f"The label column '{column}' holds {shortened(value, 30)!r}, which is neither good nor bad.",
+                f"Write {SHOWN_LABELS}; of a rating make one first: row['label'] = row['{column}'] >= 4.",
+            )
+        return label
+
+    def _prompt_row(self, record: Mapping[str, Any]) -> Row:
+        row: Row = {"prompt": self._asked(record)}
+        if ANSWER in self._columns:
+            answer = self._string(record, ANSWER)
+            row[ANSWER] = answer if answer.strip() else None
+            self.changes["prompts without an answer (None)"] += row[ANSWER] is None
+        for key, value in record.items():
+            if key not in self._columns.values():
+                row[own_name(str(key), self._columns, record)] = self.plain(str(key), value)
+        return row
+
+    def _asked(self, record: Mapping[str, Any]) -> str | list[Message]:
+        """Return the prompt: a text, or turns of which the last is not the assistant's."""
+        cell = self._cell(record, "messages" if "messages" in self._columns else "prompt")
+        if "messages" not in self._columns and not is_chat(cell):
+            question = self._prompt(record)
+            turns = [*self._history(record), turn("user", question)]
+            return self._with_system(record, turns) if self._as_messages else question
+        turns = self._with_system(record, self.messages(cell))
+        if turns[-1]["role"] == "assistant":
+            raise UnusableError("the prompt ends with an answer")
+        filled("".join(turn["content"] for turn in turns if turn["role"] != "system"), "empty prompt")
+        return turns
 
 
-def is_chat(value: Any) -> bool:
-    """Return whether a cell holds a list of turns."""
-    return kind_of(value) in ("messages", "sharegpt")
-
-
-def _message(role: str, content: str) -> Message:
-    return {"role": role, "content": content}
-
-
-def _filled(text: str, why: str) -> str:
-    if not text.strip():
-        raise UnusableError(why)
-    return text
+def own_name(column: str, columns: Mapping[str, str], others: Container[str]) -> str:
+    """Return the name of a further column in a prompt row: its own, unless that means something else there."""
+    if column not in _TAKEN or (column == ANSWER and ANSWER not in columns):
+        return column
+    name = f"{column}_"
+    while name in others:
+        name += "_"
+    return name
 
 
 def _shared_prompt(better: list[Message], worse: list[Message]) -> int:

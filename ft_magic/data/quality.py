@@ -5,25 +5,24 @@ from __future__ import annotations
 import math
 import re
 import statistics
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from ft_magic.data.finding import LEVELS, Finding, finding_line, finding_of
+from ft_magic.data.preferences import label_findings, pair_findings
 from ft_magic.data.row import Row, answer_text, canonical, contents, prompt_text
 
 if TYPE_CHECKING:
     from ft_magic.data.data import Data
     from ft_magic.template.tokenizer import Tokenizer
 
-LEVELS = ("problem", "warning", "info")
-_SHOWN_EXAMPLES = 3
 _FEW_ROWS = (
     100  # LIMA (arXiv 2305.11206) needed 1,000 rows for a style; under 100 answers are mostly memorised
 )
 _FAR_OUT = 3.0  # Tukey 1977: beyond three interquartile ranges; taken on the logarithm of the length
 _LEAST_FACTOR = 4.0  # and at least this many times longer or shorter than the median
-_LENGTH_BIAS = 1.25  # chosen / rejected length; DPO exploits length: Park et al. 2024, arXiv 2403.19159
 
 _PLACEHOLDER = re.compile(r"\{\{\s*[A-Za-z_]\w*\s*\}\}")
 # U+FFFD, and UTF-8 bytes read as cp1252 or latin-1: the lead byte's letter followed by what was a trail byte.
@@ -34,27 +33,6 @@ _HTML = re.compile(
     r"</(?:p|div|span|a|li|ul|ol|b|i|em|strong|h[1-6]|td|tr|table|font)>|<br\s*/?>|&(?:nbsp|amp|lt|gt|quot|#\d{2,5});"
 )
 _FENCED_CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is off.
-
-    Attributes:
-        name: short name; also of the fix, where there is one.
-        level: ``info``, ``warning`` or ``problem``.
-        count: number of rows concerned.
-        message: what it is and why it matters.
-        examples: some of the rows concerned, as in ``data[i]``.
-        fix: what to write, or empty.
-    """
-
-    name: str
-    level: str
-    count: int
-    message: str
-    examples: tuple[int, ...] = ()
-    fix: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,13 +79,6 @@ class Report:
         return report_card(self)
 
 
-def finding_line(finding: Finding) -> str:
-    """Return a finding as one line of text."""
-    rows = f" (rows {', '.join(map(str, finding.examples))})" if finding.examples else ""
-    fix = f" Fix: {finding.fix}" if finding.fix else ""
-    return f"  {finding.level}: {finding.message}{rows}{fix}"
-
-
 def make_report(data: Data, tokenizer: Tokenizer | None = None) -> Report:
     """Look at every row and return what is off.
 
@@ -123,19 +94,11 @@ def make_report(data: Data, tokenizer: Tokenizer | None = None) -> Report:
         *(check(data.rows) for check in _CHECKS),
         *_patterns(texts),
         *_outliers(lengths, unit),
-        *(_pair_checks(data.rows) if data.signal == "pair" else ()),
+        *(_MORE_CHECKS[data.signal](data.rows) if data.signal in _MORE_CHECKS else ()),
     ]
     findings = sorted((f for f in found if f is not None), key=lambda f: LEVELS.index(f.level))
     median = statistics.median(lengths) if lengths else 0
     return Report(data.name, len(data), data.signal, unit, median, max(lengths, default=0), tuple(findings))
-
-
-def _finding(name: str, level: str, rows: Sequence[int], message: str, fix: str = "") -> Finding | None:
-    """Return a finding about these rows, None where there are none; ``{n}`` stands for their number."""
-    if not rows:
-        return None
-    text = message.replace("{n}", f"{len(rows)} row{'s' if len(rows) > 1 else ''}")
-    return Finding(name, level, len(rows), text, tuple(rows[:_SHOWN_EXAMPLES]), fix)
 
 
 def _lengths(texts: list[list[str]], tokenizer: Tokenizer | None) -> list[int]:
@@ -164,7 +127,7 @@ def _empty(rows: tuple[Row, ...]) -> Finding | None:
     from ft_magic.data.data import is_empty
 
     empty = [index for index, row in enumerate(rows) if is_empty(row)]
-    return _finding("empty", "problem", empty, "{n} without a prompt or an answer.", "data.fix('empty')")
+    return finding_of("empty", "problem", empty, "{n} without a prompt or an answer.", "data.fix('empty')")
 
 
 def _duplicates(rows: tuple[Row, ...]) -> Finding | None:
@@ -176,10 +139,12 @@ def _duplicates(rows: tuple[Row, ...]) -> Finding | None:
             again.append(index)
         seen.add(key)
     message = "{n} exactly equal to an earlier one: counted twice in training."
-    return _finding("duplicates", "warning", again, message, "data.fix('duplicates')")
+    return finding_of("duplicates", "warning", again, message, "data.fix('duplicates')")
 
 
 def _contradictions(rows: tuple[Row, ...]) -> Finding | None:
+    if rows and "label" in rows[0] and "completion" in rows[0]:
+        return None  # good and bad answers to one prompt are the point of judged answers
     answers: dict[str, set[str]] = {}
     pairs = [(prompt_text(row), answer_text(row)) for row in rows if "text" not in row]
     for prompt, answer in pairs:
@@ -187,7 +152,7 @@ def _contradictions(rows: tuple[Row, ...]) -> Finding | None:
     several = [index for index, (prompt, _) in enumerate(pairs) if len(answers[prompt]) > 1]
     level = "info" if rows and "chosen" in rows[0] else "warning"
     message = "{n} whose prompt is answered differently in another row."
-    return _finding(
+    return finding_of(
         "different_answers", level, several, message, "keep the better answer where only one is right"
     )
 
@@ -197,6 +162,12 @@ _CHECKS: tuple[Callable[[tuple[Row, ...]], Finding | None], ...] = (
     _empty,
     _duplicates,
     _contradictions,
+)
+
+
+# signal -> what only its rows can have
+_MORE_CHECKS: Mapping[str, Callable[[tuple[Row, ...]], list[Finding | None]]] = MappingProxyType(
+    {"pair": pair_findings, "label": label_findings}
 )
 
 
@@ -213,16 +184,16 @@ def _patterns(texts: list[list[str]]) -> list[Finding | None]:
         if ("<" in joined or "&" in joined) and _HTML.search(_FENCED_CODE.sub("", joined)):
             html.append(index)
     return [
-        _finding(
+        finding_of(
             "placeholders", "warning", placeholders, "{n} with an unfilled placeholder such as {{name}}.",
             "fill them before loading",
         ),
-        _finding(
+        finding_of(
             "encoding", "warning", damaged,
             "{n} with damaged characters (U+FFFD, or 'Ã©' where 'é' was meant).",
             "read the source again with its real encoding",
         ),
-        _finding("html", "info", html, "{n} with HTML outside code: the model will learn to write it."),
+        finding_of("html", "info", html, "{n} with HTML outside code: the model will learn to write it."),
     ]  # fmt: skip
 
 
@@ -238,27 +209,8 @@ def _outliers(lengths: list[int], unit: str) -> list[Finding | None]:
     short.sort(key=lambda i: lengths[i])
     around = f"(median {math.exp(median):.0f} {unit}"
     return [
-        _finding("long", "info", long, f"{{n}} far longer than the rest {around}, longest {max(lengths)})."),
-        _finding("short", "info", short, f"{{n}} far shorter than the rest {around})."),
+        finding_of(
+            "long", "info", long, f"{{n}} far longer than the rest {around}, longest {max(lengths)})."
+        ),
+        finding_of("short", "info", short, f"{{n}} far shorter than the rest {around})."),
     ]
-
-
-def _pair_checks(rows: tuple[Row, ...]) -> list[Finding | None]:
-    sides = [(answer_text(row, "chosen"), answer_text(row, "rejected")) for row in rows]
-    same = [index for index, (chosen, rejected) in enumerate(sides) if chosen == rejected]
-    found = [
-        _finding(
-            "same_answers", "problem", same, "{n} with equal chosen and rejected answers: nothing to learn."
-        )
-    ]
-    counts = Counter("longer" if len(c) > len(r) else "other" for c, r in sides)
-    chosen_mean = statistics.fmean(len(c) for c, _ in sides)
-    ratio = chosen_mean / max(statistics.fmean(len(r) for _, r in sides), 1.0)
-    if not 1 / _LENGTH_BIAS <= ratio <= _LENGTH_BIAS:
-        message = (
-            f"Chosen answers are {ratio:.2f} times as long as rejected ones (longer in {counts['longer']} of "
-            f"{len(rows)} rows): preference training may learn the length."
-        )
-        fix = "balance the lengths, or compare answers of similar length"
-        found.append(Finding("length_bias", "warning", len(rows), message, (), fix))
-    return found

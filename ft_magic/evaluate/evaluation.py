@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ft_magic import jobs
 from ft_magic.errors import SpecError
+from ft_magic.evaluate.figures import LOSS, PREFERRED, Figure
 from ft_magic.ui.live import ProgressLine
 from ft_magic.ui.show import DASH, Shown, shown_table
 
@@ -37,6 +38,7 @@ class Evaluation:
     Attributes:
         run: name of the run.
         examples: held-out rows scored.
+        figures: what was measured, before and after; the first decides the verdict where no score is given.
         loss_before: mean loss of the base in nats a trained token, None without held-out rows.
         loss_after: the same of the trained model.
         accuracy_before: for pairs, share in which the better answer is likelier a token, else None.
@@ -49,6 +51,7 @@ class Evaluation:
 
     run: str
     examples: int
+    figures: tuple[Figure, ...]
     loss_before: float | None
     loss_after: float | None
     accuracy_before: float | None
@@ -60,13 +63,7 @@ class Evaluation:
 
     def shown(self) -> Shown:
         """Return figures and samples as tables."""
-        rows: list[list[object]] = [
-            ["held-out loss (nats a token)", _f(self.loss_before), _f(self.loss_after)]
-        ]
-        if self.accuracy_after is not None:
-            rows.append(
-                ["better answer preferred", _share(self.accuracy_before), _share(self.accuracy_after)]
-            )
+        rows: list[list[object]] = [[f.name, _shown(f, f.before), _shown(f, f.after)] for f in self.figures]
         rows += [
             [name, _share(self.scores_before[name]), _share(self.scores_after[name])]
             for name in self.scores_after
@@ -114,17 +111,21 @@ def evaluate(run: Run, *, samples: int, score: Score | None, max_new_tokens: int
     found = tuple(Sample(**sample) for sample in raw.pop("samples"))
     before = _scores(score, [(s.prompt, s.before, s.expected) for s in found])
     after = _scores(score, [(s.prompt, s.after, s.expected) for s in found])
+    figures = tuple(Figure(**figure) for figure in raw["figures"])
+    named = {figure.name: figure for figure in figures}
+    loss, preferred = named.get(LOSS), named.get(PREFERRED)
     result = Evaluation(
         run=run.name,
         examples=raw["examples"],
-        loss_before=raw["loss_before"],
-        loss_after=raw["loss_after"],
-        accuracy_before=raw.get("accuracy_before"),
-        accuracy_after=raw.get("accuracy_after"),
+        figures=figures,
+        loss_before=loss.before if loss else None,
+        loss_after=loss.after if loss else None,
+        accuracy_before=preferred.before if preferred else None,
+        accuracy_after=preferred.after if preferred else None,
         scores_before=before,
         scores_after=after,
         samples=found,
-        verdict=_verdict(raw, before, after),
+        verdict=_verdict(figures, before, after),
     )
     run.emit("evaluated", **asdict(result))
     run.report()
@@ -177,21 +178,29 @@ def _named(value: Any) -> dict[str, float]:
     )
 
 
-def _verdict(raw: Mapping[str, Any], before: Mapping[str, float], after: Mapping[str, float]) -> str:
-    """One plain sentence from the first score, or from the held-out loss."""
+def _verdict(figures: Sequence[Figure], before: Mapping[str, float], after: Mapping[str, float]) -> str:
+    """One plain sentence from the first score, or from the figure that says most."""
     if after:
         name = next(iter(after))
         word = (
             "better" if after[name] > before[name] else "worse" if after[name] < before[name] else "unchanged"
         )
         return f"{word}: {name} {_share(before[name])} before, {_share(after[name])} after."
-    if raw["loss_after"] is None:
+    if not figures:
         return "no held-out rows to score."
-    change = raw["loss_after"] - raw["loss_before"]
+    preferences = [figure for figure in figures if figure.higher and figure.before is not None]
+    told = (preferences or list(figures))[0]
+    if told.before is None or told.after is None:
+        return f"{told.name}: {_shown(told, told.after)}."
+    change = told.after - told.before
     if abs(change) < _NOTICEABLE_NATS:
-        return f"no noticeable change of the held-out loss ({change:+.3f})."
-    word = "better" if change < 0 else "worse on held-out rows (overfitted, or the learning rate is too high)"
-    return f"{word}: held-out loss {raw['loss_before']:.3f} before, {raw['loss_after']:.3f} after."
+        return f"no noticeable change of the {told.name} ({change:+.3f})."
+    lost = "worse on held-out rows" + (
+        "" if told.higher else " (overfitted, or the learning rate is too high)"
+    )
+    word = "better" if (change > 0) == told.higher else lost
+    name = told.name.partition(" (")[0]
+    return f"{word}: {name} {_shown(told, told.before)} before, {_shown(told, told.after)} after."
 
 
 def compare(run: Run, prompts: Sequence[str] | None, *, max_new_tokens: int) -> Shown:
@@ -230,8 +239,10 @@ def generate(
         return list(jobs.call("generate", arguments, progress))
 
 
-def _f(value: float | None) -> str:
-    return DASH if value is None else f"{value:.3f}"
+def _shown(figure: Figure, value: float | None) -> str:
+    if value is None:
+        return DASH
+    return _share(value) if figure.share else f"{value:.3f}"
 
 
 def _share(value: float | None) -> str:

@@ -7,6 +7,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from ft_magic.backends.answering import answer_ids, without_stop
+from ft_magic.backends.quantized import keep_layout, nf4_config
 from ft_magic.progress import Progress
 from ft_magic.template import Tokenizer, prompt_ids
 
@@ -64,15 +66,13 @@ def _load(key: tuple[str, str | None, int, str]) -> Loaded:
     base, adapter, bits, precision = key
     extra: dict[str, Any] = {"device_map": {"": 0}} if torch.cuda.is_available() else {}
     if bits:
-        from ft_magic.backends.quantized import nf4_config
-
         extra["quantization_config"] = nf4_config(precision)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, **extra)
+    model = keep_layout(AutoModelForCausalLM.from_pretrained(base, dtype=dtype, **extra))
     if adapter:
-        from peft import PeftModel
+        from ft_magic.backends import adapters
 
-        model = PeftModel.from_pretrained(model, adapter)
+        model = adapters.load(model, adapter)
     return Loaded(model.eval(), AutoTokenizer.from_pretrained(base), Tokenizer.load(base), key)
 
 
@@ -94,44 +94,17 @@ def answer(
     for start in range(0, len(order), _BATCH_PROMPTS):
         progress(what, start, len(order))
         batch = order[start : start + _BATCH_PROMPTS]
-        texts = _answer_batch(loaded, [prompts[i] for i in batch], max_new_tokens, temperature)
-        for index, text in zip(batch, texts, strict=True):
-            answers[index] = text
+        found = answer_ids(
+            loaded.model,
+            loaded.light,
+            [prompts[i] for i in batch],
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+        )
+        for index, ids in zip(batch, found, strict=True):
+            answers[index] = loaded.light.decode(without_stop(ids, loaded.light))
     progress(what, len(order), len(order))
     return answers
-
-
-def _answer_batch(
-    loaded: Loaded, prompts: Sequence[Sequence[int]], max_new_tokens: int, temperature: float
-) -> list[str]:
-    import torch
-
-    stops = sorted(loaded.light.stop_ids)
-    pad = loaded.light.pad_token_id if loaded.light.pad_token_id is not None else stops[0]
-    width = max(map(len, prompts))
-    ids = torch.full((len(prompts), width), pad)
-    mask = torch.zeros((len(prompts), width), dtype=torch.long)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = torch.tensor(prompt)
-        mask[row, width - len(prompt) :] = 1
-    chance: dict[str, Any] = (
-        {"do_sample": True, "temperature": temperature} if temperature else {"do_sample": False}
-    )
-    with torch.no_grad():
-        out = loaded.model.generate(
-            input_ids=ids.to(loaded.model.device),
-            attention_mask=mask.to(loaded.model.device),
-            max_new_tokens=max_new_tokens,
-            eos_token_id=stops,
-            pad_token_id=pad,
-            **chance,
-        )
-    return [loaded.light.decode(_until_stop(row, stops)) for row in out[:, width:].tolist()]
-
-
-def _until_stop(ids: Sequence[int], stops: Sequence[int]) -> list[int]:
-    end = next((i for i, token in enumerate(ids) if token in stops), len(ids))
-    return list(ids[:end])
 
 
 def generate_job(

@@ -1,25 +1,82 @@
-"""Held-out loss and answers, before and after training. Runs in the warm process."""
+"""Measure the held-out rows before and after training. Runs in the warm process."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ft_magic.backends import rows
+from ft_magic.data.row import answer_text, question_text
+from ft_magic.evaluate import figures, teacher
+from ft_magic.evaluate.figures import Figure
 from ft_magic.evaluate.generate import Loaded, answer, load
+from ft_magic.evaluate.losses import labelled, losses
 from ft_magic.planning.plans import Plan
 from ft_magic.progress import Progress
 from ft_magic.run_folder import RunFolder
 from ft_magic.template import Tokenizer, prompt_ids
 
-_BATCH_ROWS = 8
+Fed = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is measured.
+
+    Attributes:
+        folder: run folder.
+        plan: of the run.
+        model: how to load the trained model.
+        light: its tokenizer.
+        fed: held-out rows as tokens, as the method is fed.
+        progress: told what is being done.
+        max_new_tokens: longest answer, in tokens.
+    """
+
+    folder: Path
+    plan: Plan
+    model: Mapping[str, Any]
+    light: Tokenizer
+    fed: Fed
+    progress: Progress
+    max_new_tokens: int
+
+    def both(self, measure: Callable[[Loaded, str], Any]) -> tuple[Any, Any]:
+        """Return what ``measure(loaded, "before" or "after")`` gives for both models; adapters share their base."""
+        loaded = load(**self.model)
+        if self.model["adapter"]:
+            with loaded.base():
+                before = measure(loaded, "before")
+            return before, measure(loaded, "after")
+        after = measure(loaded, "after")
+        return measure(load(**(dict(self.model) | {"base": self.plan.model_folder})), "before"), after
+
+    def likelihoods(self, found: Fed) -> tuple[Any, Any]:
+        """Return the likelihood of each row, before and after."""
+        return self.both(
+            lambda loaded, when: losses(loaded.model, found, self.progress, f"held-out loss, {when} training")
+        )
+
+    def answers(self, prompts: Sequence[Sequence[int]]) -> tuple[list[str], list[str]]:
+        """Return the likeliest answer to each prompt, before and after."""
+        return self.both(
+            lambda loaded, when: answer(
+                loaded,
+                prompts,
+                max_new_tokens=self.max_new_tokens,
+                progress=self.progress,
+                what=f"answering, {when} training",
+            )
+        )
 
 
 def evaluate_job(
     *, run: str, model: Mapping[str, Any], samples: int, max_new_tokens: int, progress: Progress
 ) -> dict[str, Any]:
-    """Score the model before and after training on every held-out row.
+    """Measure the model before and after training on every held-out row.
 
     Args:
         run: run folder.
@@ -29,156 +86,111 @@ def evaluate_job(
         progress: told what is being done.
 
     Returns:
-        ``loss_before``, ``loss_after`` (mean negative log-likelihood of the trained tokens, in nats a token),
-        for pairs ``accuracy_before`` and ``accuracy_after``, and ``samples`` with prompt, expected, before, after.
+        ``examples``, ``figures`` (see ``Figure``), and ``samples`` with prompt, expected, before, after.
     """
     folder = RunFolder(Path(run))
     plan = Plan.read(folder.plan)
     progress("loading the model", 0, 0)
     light = Tokenizer.load(plan.model_folder)
-    heldout = rows.tokenized(folder.heldout_rows, light, plan)
-    raw = list(rows.read(folder.heldout_rows))[:samples] if plan.method.signal != "text" else []
-    prompts = [prompt_ids(light, row) for row in raw]
-    sides: dict[str, dict[str, Any]] = {}
-    if model["adapter"]:
-        loaded = load(**model)
-        with loaded.base():
-            sides["before"] = _side(loaded, heldout, prompts, max_new_tokens, progress, "before")
-        sides["after"] = _side(loaded, heldout, prompts, max_new_tokens, progress, "after")
-    else:
-        sides["after"] = _side(load(**model), heldout, prompts, max_new_tokens, progress, "after")
-        before = load(**(dict(model) | {"base": plan.model_folder}))
-        sides["before"] = _side(before, heldout, prompts, max_new_tokens, progress, "before")
-    return _result(sides, heldout, raw, prompts, light)
+    fed = rows.tokenized(folder.heldout_rows, light, plan).rows
+    task = Task(folder.path, plan, model, light, fed, progress, max_new_tokens)
+    found = _MEASURES[plan.method.feed](task) if fed else []
+    answers_prompts = not plan.method.score_head and plan.method.signal != "text"
+    raw = list(rows.read(folder.heldout_rows))[:samples] if answers_prompts else []
+    return {
+        "examples": len(fed),
+        "figures": [figure.to_dict() for figure in found],
+        "samples": _samples(task, raw) if raw else [],
+    }
 
 
-def _side(
-    loaded: Loaded,
-    heldout: Sequence[Mapping[str, Sequence[int]]],
-    prompts: Sequence[Sequence[int]],
-    max_new_tokens: int,
-    progress: Progress,
-    when: str,
-) -> dict[str, Any]:
-    pairs = bool(heldout) and "chosen_ids" in heldout[0]
-    if pairs:
-        chosen = _losses(loaded, [_side_of_pair(row, "chosen_ids") for row in heldout], progress, when)
-        rejected = _losses(loaded, [_side_of_pair(row, "rejected_ids") for row in heldout], progress, when)
-    else:
-        chosen, rejected = _losses(loaded, heldout, progress, when), []
-    answers = answer(
-        loaded, prompts, max_new_tokens=max_new_tokens, progress=progress, what=f"answering, {when} training"
-    )
-    return {"chosen": chosen, "rejected": rejected, "answers": answers}
-
-
-def _side_of_pair(row: Mapping[str, Sequence[int]], side: str) -> dict[str, list[int]]:
-    prompt, ids = list(row["prompt_ids"]), list(row[side])
-    return {"input_ids": prompt + ids, "labels": [rows.IGNORED] * len(prompt) + ids}
-
-
-def _losses(
-    loaded: Loaded, heldout: Sequence[Mapping[str, Sequence[int]]], progress: Progress, when: str
-) -> list[tuple[float, int]]:
-    """Return (summed negative log-likelihood, trained tokens) of each row, in order."""
-    import torch
-
-    found: list[tuple[float, int]] = [(0.0, 0)] * len(heldout)
-    order = sorted(range(len(heldout)), key=lambda i: len(heldout[i]["input_ids"]))
-    for start in range(0, len(order), _BATCH_ROWS):
-        progress(f"held-out loss, {when} training", start, len(order))
-        batch = order[start : start + _BATCH_ROWS]
-        width = max(len(heldout[i]["input_ids"]) for i in batch)
-        ids = torch.zeros((len(batch), width), dtype=torch.long)
-        labels = torch.full((len(batch), width), rows.IGNORED)
-        mask = torch.zeros((len(batch), width), dtype=torch.long)
-        for line, i in enumerate(batch):
-            length = len(heldout[i]["input_ids"])
-            ids[line, :length] = torch.tensor(heldout[i]["input_ids"])
-            labels[line, :length] = torch.tensor(heldout[i]["labels"])
-            mask[line, :length] = 1
-        for i, pair in zip(batch, _batch_losses(loaded.model, ids, mask, labels), strict=True):
-            found[i] = pair
-    return found
-
-
-def _batch_losses(model: Any, ids: Any, mask: Any, labels: Any) -> list[tuple[float, int]]:
-    """Score one padded batch; logits are made only where a label follows.
-
-    Args:
-        model: causal language model.
-        ids: token ids (batch, tokens).
-        mask: 1 for real tokens (batch, tokens).
-        labels: token ids or ``IGNORED`` (batch, tokens).
-    """
-    import torch
-
-    with torch.no_grad():
-        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-        device = inner.device
-        hidden = inner.base_model(input_ids=ids.to(device), attention_mask=mask.to(device)).last_hidden_state
-        target = labels[:, 1:].to(device)
-        keep = target != rows.IGNORED
-        logits = inner.get_output_embeddings()(hidden[:, :-1][keep]).float()
-        nll = torch.nn.functional.cross_entropy(logits, target[keep], reduction="none")
-        line = keep.nonzero()[:, 0]
-        sums = torch.zeros(len(ids), device=device).index_add_(0, line, nll)
-        counts = keep.sum(dim=1)
-    return list(zip(sums.tolist(), counts.tolist(), strict=True))
-
-
-def _result(
-    sides: Mapping[str, Mapping[str, Any]],
-    heldout: Sequence[object],
-    raw: Sequence[Mapping[str, Any]],
-    prompts: Sequence[Sequence[int]],
-    light: Tokenizer,
-) -> dict[str, Any]:
-    result: dict[str, Any] = {"examples": len(heldout)}
-    for when, side in sides.items():
-        tokens = sum(count for _, count in side["chosen"])
-        result[f"loss_{when}"] = sum(loss for loss, _ in side["chosen"]) / tokens if tokens else None
-    if sides["after"]["rejected"]:
-        result |= _accuracies(sides)
-    result["samples"] = [
+def _samples(task: Task, raw: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    prompts = [prompt_ids(task.light, row) for row in raw]
+    before, after = task.answers(prompts)
+    return [
         {
-            "prompt": prompt_text(row) or light.decode(list(ids)),
+            "prompt": prompt_text(row) or task.light.decode(list(ids)),
             "expected": expected_text(row),
-            "before": before,
-            "after": after,
+            "before": a,
+            "after": b,
         }
-        for row, ids, before, after in zip(
-            raw, prompts, sides["before"]["answers"], sides["after"]["answers"], strict=True
-        )
+        for row, ids, a, b in zip(raw, prompts, before, after, strict=True)
     ]
-    return result
 
 
-def _accuracies(sides: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """Share of pairs in which the better answer is the likelier one, per token, before and after."""
-    shares = {}
-    for when, side in sides.items():
-        wins = [
-            a / max(1, n) < b / max(1, m)
-            for (a, n), (b, m) in zip(side["chosen"], side["rejected"], strict=True)
-        ]
-        shares[f"accuracy_{when}"] = sum(wins) / len(wins)
-    return shares
+def _labels(task: Task) -> list[Figure]:
+    return figures.of_losses(*task.likelihoods(task.fed))
+
+
+def _demos(task: Task) -> list[Figure]:
+    shown = [labelled(row["prompt_ids"], row["completion_ids"]) for row in task.fed]
+    return figures.of_losses(*task.likelihoods(shown))
+
+
+def _pairs(task: Task) -> list[Figure]:
+    sides = {
+        side: [labelled(row["prompt_ids"], row[f"{side}_ids"]) for row in task.fed]
+        for side in ("chosen", "rejected")
+    }
+    measured = {side: task.likelihoods(found) for side, found in sides.items()}
+    before, after = ({side: both[at] for side, both in measured.items()} for at in (0, 1))
+    return figures.of_pairs(before, after)
+
+
+def _judged(task: Task) -> list[Figure]:
+    shown = [labelled(row["prompt_ids"], row["completion_ids"]) for row in task.fed]
+    return figures.of_judged(*task.likelihoods(shown), [row["label"] for row in task.fed])
+
+
+def _whole_pairs(task: Task) -> list[Figure]:
+    """Score both answers with the trained head; before training there was none."""
+    from ft_magic.rewards import model as reward_model
+
+    scorer = reward_model.load(task.folder, task.plan.settings.device)
+    task.progress("scoring both answers", 0, 0)
+    sides = [scorer.scores([row[f"{side}_ids"] for row in task.fed]) for side in ("chosen", "rejected")]
+    return figures.of_scores(*sides)
+
+
+def _prompts(task: Task) -> list[Figure]:
+    """Score the likeliest answers with the run's rewards or judge, or measure the distance to the teacher."""
+    from ft_magic.backends.scoring import load_scorer
+
+    if task.plan.teacher_folder:
+        return teacher.distance(task)
+    scorer = load_scorer(task.folder, task.plan)
+    if scorer is None:
+        return []
+    before, after = task.answers([row["prompt_ids"] for row in task.fed])
+    if scorer.judge is not None:
+        verdicts, _ = scorer.prefer(task.fed, before, after)
+        wins = sum((v == 1) + 0.5 * (v < 0) for v in verdicts) / len(verdicts)
+        return [Figure("judge prefers the answer", 1 - wins, wins, higher=True, share=True)]
+    sides = [scorer.totals(task.fed, side)[1] for side in (before, after)]
+    names = sorted(sides[1], key=lambda name: name != "reward")
+    return [Figure(name.removesuffix("/mean"), sides[0][name], sides[1][name], higher=True) for name in names]
+
+
+# ``Method.feed`` -> what is measured of it
+_MEASURES: Mapping[str, Callable[[Task], list[Figure]]] = MappingProxyType(
+    {
+        "labels": _labels,
+        "demos": _demos,
+        "pairs": _pairs,
+        "judged": _judged,
+        "whole_pairs": _whole_pairs,
+        "prompts": _prompts,
+    }
+)
 
 
 def prompt_text(row: Mapping[str, Any]) -> str:
     """Return what the person asked in a normalised row: the last user turn before the answer."""
-    if "text" in row:
-        return ""
-    turns = row["messages"][:-1] if "messages" in row else row["prompt"]
-    if isinstance(turns, str):
-        return turns
-    return next((str(turn["content"]) for turn in reversed(turns) if turn["role"] == "user"), "")
+    return "" if "text" in row else question_text(row)
 
 
 def expected_text(row: Mapping[str, Any]) -> str:
-    """Return the answer a normalised row shows: the last assistant turn, completion or chosen answer."""
+    """Return the answer a normalised row shows: the last assistant turn, completion, chosen answer or ``answer``."""
     if "messages" in row:
         return str(row["messages"][-1]["content"])
-    answer_ = row.get("completion", row.get("chosen", ""))
-    return answer_ if isinstance(answer_, str) else str(answer_[-1]["content"])
+    return "" if "text" in row else answer_text(row)

@@ -19,6 +19,7 @@ from ft_magic.export.agreement import TOP, Agreement, Ids, Reference
 from ft_magic.export.describe import describe
 from ft_magic.export.merge import PROBE_TEXTS
 from ft_magic.export.record import Certificate, Form, Sample, bytes_of, sha256_of
+from ft_magic.export.refusals import check_adapter
 from ft_magic.export.verdicts import BROKEN, OK, Reading, judge, kl_limit, overall
 from ft_magic.packages import versions_of
 from ft_magic.progress import Progress, silent
@@ -75,6 +76,8 @@ def certify(  # noqa: PLR0913  what is compared, on what, and where the result g
     """
     from transformers import AutoTokenizer
 
+    if adapter is not None:
+        check_adapter(adapter)
     if not prompts or not all(prompts):
         raise ExportError(
             "A certificate needs held-out prompts.", "Give each as a list of token ids, none empty."

@@ -11,6 +11,7 @@ from ft_magic import jobs
 from ft_magic.errors import ExportError
 from ft_magic.export.certificate import Certificate
 from ft_magic.export.ollama import RunLines, run_lines, write_modelfile
+from ft_magic.export.refusals import check_plan
 from ft_magic.paths import from_here
 from ft_magic.template import Tokenizer
 from ft_magic.ui.live import ProgressLine
@@ -82,6 +83,7 @@ class Export:
 
 def merge(run: Run, out: Path | None = None) -> Path:
     """Merge a run, once; the work behind ``Run.merge``."""
+    check_plan(run.plan)
     target = (out or run.folder.merged).absolute()
     model = run.model_reference()
     if target.exists() and _newer(target, run):

@@ -142,7 +142,7 @@ def _training_ids(folder: RunFolder, plan: Plan) -> list[list[int]]:
     tokenizer = Tokenizer.load(plan.model_folder)
     found: list[list[int]] = []
     for row in rows.read(folder.train_rows):
-        shown = render_pair(tokenizer, row).chosen if plan.method.signal == "pair" else render(tokenizer, row)
+        shown = render_pair(tokenizer, row).chosen if "chosen" in row else render(tokenizer, row)
         found.append(list(shown.ids))
         if sum(map(len, found)) >= calibration.TOKENS:
             break

@@ -15,6 +15,7 @@ from typing import Any
 from ft_magic import atomic
 from ft_magic.errors import ExportError
 from ft_magic.export import trained
+from ft_magic.export.refusals import check_adapter
 from ft_magic.export.room import check_room
 from ft_magic.progress import Progress, silent
 from ft_magic.template.files import copy_tokenizer_files
@@ -126,6 +127,8 @@ def merge(  # noqa: PLR0913  three folders and six options with defaults
 
 def _check_request(base: Path, adapter: Path | None, out: Path, dtype: str, into: str) -> None:
     trained.check_folders(base, adapter)
+    if adapter is not None:
+        check_adapter(adapter)
     if dtype not in BYTES:
         raise ExportError(f"dtype '{dtype}' is not known.", f"Write one of: {', '.join(BYTES)}.")
     if into not in ("trained", "original"):
@@ -145,12 +148,6 @@ def _built_in_probes(tokenizer: Path) -> list[list[int]]:
 
 def _fold(model: Any) -> Any:
     """Merge a PEFT model's adapter into its base weights and return the base model."""
-    if not hasattr(model, "merge_and_unload") or not hasattr(model.base_model, "merge_and_unload"):
-        kind = model.active_peft_config.peft_type
-        raise ExportError(
-            f"An adapter of type {kind} cannot be merged: it changes the input, not the weights.",
-            "Serve it beside its base, or train with update: lora.",
-        )
     _untie(model)
     return model.merge_and_unload()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from ft_magic.backends.arguments import training_arguments
+from ft_magic.errors import ExportError
+from ft_magic.export.script_update import update_lines
 from ft_magic.planning.plans import Plan
 
 _HEAD = '''"""{title}
@@ -16,12 +18,12 @@ import json
 
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import {config}, {trainer}
+from transformers import {model_class}, AutoTokenizer
+from {module} import {config}, {trainer}
 {imports}
 tokenizer = AutoTokenizer.from_pretrained({model!r})
-model = AutoModelForCausalLM.from_pretrained({model!r}, dtype={dtype}{quantized})
-
+model = {model_class}.from_pretrained({model!r}, dtype={dtype}{more})
+{prepared}
 rows = [json.loads(line) for line in open({rows!r}, encoding="utf-8")]
 '''
 
@@ -58,6 +60,24 @@ data = Dataset.from_list(
     ]
 )
 ''',
+    "label": '''
+
+def turns(value, role):
+    """Plain text as one turn; turns as they are."""
+    return [{"role": role, "content": value}] if isinstance(value, str) else value
+
+
+data = Dataset.from_list(
+    [
+        {
+            "prompt": turns(row["prompt"], "user"),
+            "completion": turns(row["completion"], "assistant"),
+            "label": row["label"],
+        }
+        for row in rows
+    ]
+)
+''',
 }
 
 _TAIL = """
@@ -67,9 +87,9 @@ trainer = {trainer}(
 {arguments}    ),
     train_dataset=data,
     processing_class=tokenizer,
-{adapter})
+{extra})
 trainer.train()
-trainer.save_model("result")
+{save}
 """
 
 
@@ -79,43 +99,66 @@ def script(plan: Plan, run_folder: Path) -> str:
     Args:
         plan: of the run.
         run_folder: where its rows are.
+
+    Raises:
+        ExportError: the training has parts that TRL and PEFT do not, or is not known before it has run.
     """
-    settings = plan.settings
-    trainer, config = plan.method.trainer.split(":")[1], plan.method.config.split(":")[1]
-    imports = "from peft import LoraConfig\n" if plan.update.peft else ""
-    quantized = ""
+    _check(plan)
+    settings, method = plan.settings, plan.method
+    (module, trainer), config = method.trainer.split(":"), method.config.split(":")[1]
+    update = update_lines(plan, run_folder)
+    imports = "".join(f"{line}\n" for line in update.imports)
+    more = ""
     if plan.update.bits:
         imports += "from transformers import BitsAndBytesConfig\n"
-        quantized = f", quantization_config={_NF4}"
+        more = f", quantization_config={_NF4}"
+    if method.score_head:
+        more += ", num_labels=1"
     values = training_arguments(plan) | dict(plan.spec.trainer)
     head = _HEAD.format(
-        title=f"{plan.method.title} {plan.update.title}",
+        title=f"{method.title} {plan.update.title}",
         name=run_folder.name,
         rows=str(run_folder / "data" / "train.jsonl"),
+        module=module,
         config=config,
         trainer=trainer,
         imports=imports,
         model=plan.model_folder,
+        model_class="AutoModelForSequenceClassification" if method.score_head else "AutoModelForCausalLM",
         dtype="torch.float32" if settings.weight_bytes == 4 else f"torch.{_TORCH[settings.precision]}",
-        quantized=quantized,
+        more=more,
+        prepared=update.prepared,
     )
     arguments = "".join(
         f"        {name}={value!r},\n" for name, value in ({"output_dir": "out"} | values).items()
     )
-    tail = _TAIL.format(trainer=trainer, config=config, arguments=arguments, adapter=_adapter(plan))
-    return head + _SHAPES[plan.method.signal] + tail
+    tail = _TAIL.format(
+        trainer=trainer, config=config, arguments=arguments, extra=update.argument, save=update.save
+    )
+    return head + _SHAPES[method.signals[0]] + tail
+
+
+def _check(plan: Plan) -> None:
+    """Refuse what a plain TRL script cannot say."""
+    method, update = plan.method, plan.update
+    problem = ""
+    if not method.trainer.startswith("trl"):
+        problem = f"method '{method.name}' is trained by ft_magic's own loop, which TRL does not have."
+    elif method.generates:
+        problem = (
+            f"method '{method.name}' answers while it trains, with rewards or models that are no part of TRL."
+        )
+    elif update.peft.startswith("ft_magic") and not update.merges:
+        problem = f"PEFT has no layers for update '{update.name}', so a plain TRL script cannot train them."
+    elif update.virtual_tokens and method.feed != "labels":
+        problem = (
+            f"TRL lines up virtual tokens with its logits in supervised training only, not in {method.name}."
+        )
+    if problem:
+        raise ExportError(
+            problem, "spec.yaml in the run folder is the same run: ft-magic finetune spec.yaml."
+        )
 
 
 _NF4 = 'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)'
 _TORCH = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
-
-
-def _adapter(plan: Plan) -> str:
-    if not plan.update.peft:
-        return ""
-    targets = plan.spec.target_modules or "all-linear"
-    more = "".join(f", {name}={value!r}" for name, value in plan.update.settings.items())
-    return (
-        f"    peft_config=LoraConfig(r={plan.spec.lora_r}, lora_alpha={plan.settings.lora_alpha}, "
-        f'lora_dropout={plan.spec.lora_dropout}, target_modules={targets!r}, task_type="CAUSAL_LM"{more}),\n'
-    )

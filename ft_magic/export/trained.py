@@ -53,10 +53,10 @@ def load_trained(base: Path, adapter: Path | None, *, base_bits: int = 0, dtype:
 
 
 def _with_adapter(model: Any, adapter: Path) -> Any:
-    from peft import PeftModel
+    from ft_magic.backends import adapters
 
     try:
-        return PeftModel.from_pretrained(model, adapter)
+        return adapters.load(model, adapter)
     except (RuntimeError, ValueError) as error:
         # PEFT reports each mismatched tensor on a line of its own; the first says enough.
         detail = " ".join(str(error).split())[:300]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ft_magic.axes import Update
+from ft_magic.axes import Method, Update
 from ft_magic.memory import Memory, parameters
 from ft_magic.planning.plans import Advice, Settings, Situation
 
@@ -19,7 +19,7 @@ def warnings(
 ) -> tuple[Advice, ...]:
     """Return what a reader can act on, each with its fix."""
     rows = len(situation.lengths.tokens)
-    low, high = _SANE_RATES[update.family]
+    low, high = (bound * update.rate_factor for bound in _SANE_RATES[update.family])
     cut = sum(length > settings.max_length for length in situation.lengths.tokens)
     found = [
         (
@@ -66,12 +66,14 @@ def warnings(
     return tuple(Advice(message, fix) for applies, message, fix in found if applies)
 
 
-def notes(situation: Situation, settings: Settings) -> tuple[str, ...]:
+def notes(situation: Situation, settings: Settings, method: Method, update: Update) -> tuple[str, ...]:
     """Return what a reader may want to know, in sentences."""
     tokens = sum(situation.lengths.tokens)
     trained = sum(situation.lengths.trained)
     share = trained / tokens if tokens else 0
-    notes = [f"{trained:,} of {tokens:,} tokens carry loss ({share:.0%})."]
+    notes = [f"{trained:,} of {tokens:,} tokens carry loss ({share:.0%})."] if trained else []
+    if method.reference == "live" and update.family == "full":
+        notes.append("The reference policy is a second copy of the model; adapter updates need none.")
     if settings.packing:
         notes.append("Examples are packed into full-length sequences.")
     return tuple(notes)

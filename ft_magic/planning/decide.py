@@ -6,11 +6,13 @@ import math
 from collections.abc import Mapping
 
 from ft_magic.axes import METHODS, UPDATES, Method, Update, find_method, find_update
-from ft_magic.errors import SpecError
+from ft_magic.axes.pipelines import PIPELINES
+from ft_magic.errors import SpecError, nearest
 from ft_magic.memory import Workload
 from ft_magic.planning import cautions
 from ft_magic.planning.fit import Choice, fit, memory_limit_bytes
 from ft_magic.planning.plans import BACKENDS, Plan, Settings, Situation, refusal
+from ft_magic.planning.sampling import sampling
 from ft_magic.process_environment import process_environment
 from ft_magic.spec import Spec
 
@@ -24,6 +26,12 @@ _MANY_ROWS = 1000
 _LIVE_EVAL_EXAMPLES = (8, 64)
 _LIVE_EVAL_SHARE = 0.2
 _EVALUATIONS = 5  # evaluations and checkpoints a run when the spec names no interval
+# What to write where a method needs something to judge or to learn from.
+_NEEDED = {
+    "rewards": "Write rewards: $function (see %%reward_fn), a built-in such as exact_answer, or $reward_run.",
+    "rewards|judge": "Write rewards: $function or a built-in, or judge: with a model that compares two answers.",
+    "teacher": "Write teacher: with a hub id, a folder or a run; its vocabulary must be the model's.",
+}
 _WARMUP_RATIO = 0.05  # Unsloth's recipes warm up for 5 steps of about 100
 
 
@@ -43,19 +51,22 @@ def make(spec: Spec, situation: Situation) -> Plan:
     limit = memory_limit_bytes(situation)
     backend = _backend(spec, method, update, situation, device)
     precision = _precision(spec, situation, device)
-    length = _max_length(spec, situation, device)
+    positions = situation.facts.max_length_tokens or _UNKNOWN_POSITIONS
+    answers = sampling(spec, method, situation, device, positions)
+    length = _max_length(spec, situation, device, _value(answers, "max_completion_length"))
     batch = _batch_size(spec, situation)
+    sequences = batch.value * max(1, _value(answers, "num_generations"))
     work = Workload(
         update=update,
         micro_batch_examples=1,
         length_tokens=length.value,
         weight_bytes=_weight_bytes(update, precision.value),
         lora_r=spec.lora_r,
-        full_logits=method.signal == "pair",
+        full_logits=method.feed != "labels",
         gpu=device == "cuda",
     )
-    micro, checkpointing, memory = fit(spec, situation, work, batch.value, limit)
-    epochs, steps = _steps(spec, situation, batch.value)
+    micro, checkpointing, memory = fit(spec, situation, work, sequences, limit, method.least_micro_batch)
+    epochs, steps = _steps(spec, situation, batch.value, _value(answers, "iterations"))
     rate = _learning_rate(spec, method, update)
     every = max(1, steps.value // _EVALUATIONS)
     chosen: dict[str, Choice[object]] = {
@@ -65,7 +76,7 @@ def make(spec: Spec, situation: Situation) -> Plan:
         "total_steps": steps,
         "batch_size": batch,
         "micro_batch_size": micro,
-        "accumulation_steps": Choice(batch.value // micro.value, "batch_size / micro_batch_size"),
+        "accumulation_steps": Choice(sequences // micro.value, "what is left of the batch"),
         "max_length": length,
         "warmup_steps": _warmup_steps(spec, steps.value),
         "eval_steps": _interval(spec.eval_steps, every, "about five evaluations a run"),
@@ -73,9 +84,10 @@ def make(spec: Spec, situation: Situation) -> Plan:
         "save_steps": _interval(spec.save_steps, every, "about five checkpoints a run, the last two kept"),
         "optim": _optim(spec, update, device),
         "gradient_checkpointing": checkpointing,
-        "packing": _packing(spec, method, device),
+        "packing": _packing(spec, device),
         "lora_alpha": Choice(spec.lora_alpha or 2 * spec.lora_r, "twice the rank (LoRA paper's repository)"),
         "threads": Choice(situation.threads, "the cores this process may use, or OMP_NUM_THREADS"),
+        **answers,
     }
     settings = Settings(
         device=device,
@@ -93,11 +105,16 @@ def make(spec: Spec, situation: Situation) -> Plan:
         examples=len(situation.lengths.tokens),
         heldout_examples=situation.heldout_examples,
         epochs=epochs,
-        eta_s=cautions.eta_s(situation, settings, update, epochs),
+        eta_s=0.0 if method.generates else cautions.eta_s(situation, settings, update, epochs),
         environment=process_environment(device, settings.threads),
         warnings=cautions.warnings(situation, settings, update, epochs, limit, memory),
-        notes=cautions.notes(situation, settings),
+        notes=cautions.notes(situation, settings, method, update),
+        teacher_folder=situation.teacher_folder,
     )
+
+
+def _value(answers: Mapping[str, Choice[object]], name: str) -> int:
+    return int(answers[name].value) if name in answers else 0  # type: ignore[call-overload]  # counts and lengths
 
 
 def _check_options(spec: Spec, method: Method, update: Update) -> None:
@@ -105,6 +122,21 @@ def _check_options(spec: Spec, method: Method, update: Update) -> None:
     given = {key for key in spec.model_fields_set if getattr(spec, key) is not None}
     _check_axis(given, "method", method, METHODS)
     _check_axis(given, "update", update, UPDATES)
+    if spec.stages:
+        raise SpecError(
+            f"stages has no meaning for method '{method.name}', which has one stage.",
+            f"Leave stages out, or use a pipeline: {', '.join(PIPELINES)}.",
+        )
+    for need in method.needs:
+        if not given & set(need.split("|")):
+            wanted = need.replace("|", " or ")
+            raise SpecError(f"method '{method.name}' needs {wanted}, and none is given.", _NEEDED[need])
+    if spec.loss_type is not None and spec.loss_type not in method.losses:
+        raise SpecError(
+            f"loss_type '{spec.loss_type}' is no loss of method '{method.name}'."
+            f"{nearest(spec.loss_type, method.losses)}",
+            f"Choose one of: {', '.join(method.losses)}.",
+        )
 
 
 def _check_axis(
@@ -124,16 +156,26 @@ def _backend(spec: Spec, method: Method, update: Update, situation: Situation, d
     cpu = device == "cpu"
     if spec.backend == "fake":
         return Choice("fake", "asked for: events without training, for tests of the display")
+    works = [name for name in BACKENDS if not refusal(method, update, name, cpu=cpu)]
+    if spec.backend != "auto" and spec.backend not in works:
+        raise SpecError(
+            f"backend {spec.backend} cannot run {method.name} with {update.name}: "
+            f"{refusal(method, update, spec.backend, cpu=cpu)}.",
+            f"Write backend: {works[0] if works else 'auto'}, or choose another update.",
+        )
     if spec.backend != "auto":
-        if why := refusal(method, update, spec.backend, cpu=cpu):
-            others = [name for name in BACKENDS if not refusal(method, update, name, cpu=cpu)]
-            raise SpecError(
-                f"backend {spec.backend} cannot run {method.name} with {update.name}: {why}.",
-                f"Write backend: {others[0] if others else 'auto'}, or choose another update.",
-            )
         return Choice(spec.backend, "asked for")
-    if not cpu and situation.unsloth_installed and not refusal(method, update, "unsloth", cpu=cpu):
+    if not works:
+        raise SpecError(
+            f"{method.name} cannot train {update.name}: {refusal(method, update, method.backends[0], cpu=cpu)}.",
+            "Choose another update: lora works with every method.",
+        )
+    if not cpu and situation.unsloth_installed and "unsloth" in works:
         return Choice("unsloth", "installed, and its kernels are faster on a GPU")
+    if "trl" not in works:
+        return Choice(works[0], "ft_magic's own loop: no library has this method")
+    if not cpu and situation.unsloth_installed:
+        return Choice("trl", f"plain TRL, because {refusal(method, update, 'unsloth', cpu=cpu)}")
     return Choice(
         "trl", "plain TRL: on a CPU as fast as Unsloth or faster" if cpu else "runs every cell of the grid"
     )
@@ -160,8 +202,8 @@ def _weight_bytes(update: Update, precision: str) -> int:
     return 4 if precision == "fp32" or update.family == "full" else 2
 
 
-def _max_length(spec: Spec, situation: Situation, device: str) -> Choice[int]:
-    longest = max(situation.lengths.tokens, default=8)
+def _max_length(spec: Spec, situation: Situation, device: str, answer_tokens: int) -> Choice[int]:
+    longest = max(situation.lengths.tokens, default=8) + answer_tokens
     top = situation.facts.max_length_tokens or _UNKNOWN_POSITIONS
     if spec.max_length is not None:
         if spec.max_length > top:
@@ -172,9 +214,10 @@ def _max_length(spec: Spec, situation: Situation, device: str) -> Choice[int]:
         return Choice(spec.max_length, "asked for")
     cap = min(top, _LENGTH_CAP_TOKENS[device])
     rounded = max(8, math.ceil(longest / 8) * 8)
+    row, fate = ("prompt with its answer", "left out") if answer_tokens else ("row", "cut")
     if rounded <= cap:
-        return Choice(rounded, f"the longest row has {longest} tokens")
-    return Choice(cap, f"the longest row has {longest} tokens; rows beyond {cap} are cut")
+        return Choice(rounded, f"the longest {row} has {longest} tokens")
+    return Choice(cap, f"the longest {row} has {longest} tokens; those beyond {cap} are {fate}")
 
 
 def _batch_size(spec: Spec, situation: Situation) -> Choice[int]:
@@ -186,13 +229,15 @@ def _batch_size(spec: Spec, situation: Situation) -> Choice[int]:
     return Choice(_DEFAULT_BATCH_EXAMPLES, "effective batch of the published LoRA recipes")
 
 
-def _steps(spec: Spec, situation: Situation, batch: int) -> tuple[float, Choice[int]]:
+def _steps(spec: Spec, situation: Situation, batch: int, iterations: int) -> tuple[float, Choice[int]]:
     rows = max(1, len(situation.lengths.tokens))
     per_epoch = math.ceil(rows / batch)
     if spec.max_steps is not None:
         return spec.max_steps / per_epoch, Choice(spec.max_steps, "asked for")
     if spec.num_train_epochs is not None:
         epochs, why = spec.num_train_epochs, "asked for"
+    elif iterations:
+        epochs, why = float(iterations), "one pass each round of self-play"
     elif rows < _MANY_ROWS:
         epochs, why = float(_FEW_ROWS_EPOCHS), f"three passes: fewer than {_MANY_ROWS} rows"
     else:
@@ -203,8 +248,10 @@ def _steps(spec: Spec, situation: Situation, batch: int) -> tuple[float, Choice[
 def _learning_rate(spec: Spec, method: Method, update: Update) -> Choice[float]:
     if spec.learning_rate is not None:
         return Choice(spec.learning_rate, "asked for")
+    rate = method.learning_rates[update.family] * update.rate_factor
+    why = f"default of {method.name} with {update.family} updates"
     return Choice(
-        method.learning_rates[update.family], f"default of {method.name} with {update.family} updates"
+        rate, why if update.rate_factor == 1 else f"{why}, times {update.rate_factor:g} for {update.name}"
     )
 
 
@@ -234,9 +281,7 @@ def _optim(spec: Spec, update: Update, device: str) -> Choice[str]:
     return Choice("adamw_torch_fused", "one kernel for all weights")
 
 
-def _packing(spec: Spec, method: Method, device: str) -> Choice[bool]:
-    if spec.packing and method.signal == "pair":
-        raise SpecError(f"packing cannot be used with method '{method.name}'.", "Leave packing out.")
+def _packing(spec: Spec, device: str) -> Choice[bool]:
     if spec.packing and device == "cpu":
         raise SpecError(
             "packing needs FlashAttention, which CPUs do not have: without it packed examples see each other.",

@@ -34,18 +34,31 @@ def memory_limit_bytes(situation: Situation) -> int:
 
 
 def fit(
-    spec: Spec, situation: Situation, work: Workload, batch: int, limit_bytes: int
+    spec: Spec, situation: Situation, work: Workload, batch: int, limit_bytes: int, least: int = 1
 ) -> tuple[Choice[int], Choice[bool], Memory]:
     """Choose micro-batch and checkpointing together, without checkpointing where that fits.
 
+    Args:
+        spec: what was asked.
+        situation: model, data and machine.
+        work: what one example costs.
+        batch: sequences of an optimizer step.
+        limit_bytes: what the device has free.
+        least: smallest micro-batch the method works with.
+
     Raises:
-        SpecError: ``batch_size`` is no multiple of ``micro_batch_size``.
+        SpecError: no micro-batch, or not the one asked for, divides the batch.
     """
-    sizes = [size for size in range(batch, 0, -1) if batch % size == 0]
+    sizes = [size for size in range(batch, least - 1, -1) if batch % size == 0]
+    if not sizes:
+        raise SpecError(
+            f"batch_size {batch} is too small: method '{spec.method}' needs {least} examples at once.",
+            f"Write batch_size: {2 * least} or more.",
+        )
     if spec.micro_batch_size is not None:
-        if batch % spec.micro_batch_size:
+        if spec.micro_batch_size not in sizes:
             raise SpecError(
-                f"batch_size {batch} is no multiple of micro_batch_size {spec.micro_batch_size}.",
+                f"micro_batch_size {spec.micro_batch_size} does not fit a batch of {batch}.",
                 f"Choose micro_batch_size from: {', '.join(map(str, sizes))}.",
             )
         sizes = [spec.micro_batch_size]

@@ -17,12 +17,17 @@ from ft_magic.memory import Memory
 from ft_magic.models import ModelFacts
 from ft_magic.spec import Spec
 
-BACKENDS = ("trl", "unsloth")
+BACKENDS = ("trl", "unsloth", "ppo")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Every value the worker needs, none left open. Steps are optimizer steps; lengths are tokens."""
+    """Every value the worker needs, none left open. Steps are optimizer steps; lengths are tokens.
+
+    ``batch_size`` counts examples; ``micro_batch_size`` counts what goes through the model at once: examples, pairs,
+    or answers of methods that compare ``num_generations`` answers a prompt. The last four say how a model that
+    answers while it trains does so, and are 0 elsewhere.
+    """
 
     backend: str
     device: str
@@ -43,6 +48,10 @@ class Settings:
     packing: bool
     lora_alpha: int
     threads: int
+    max_completion_length: int = 0
+    num_generations: int = 0
+    temperature: float = 0.0
+    iterations: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,7 @@ class Plan:
         environment: variables set for the worker.
         warnings: what a reader should act on.
         notes: what was decided or changed on the way, in sentences.
+        teacher_folder: model folder of the teacher, where there is one.
     """
 
     spec: Spec
@@ -99,6 +109,7 @@ class Plan:
     environment: Mapping[str, str]
     warnings: tuple[Advice, ...] = ()
     notes: tuple[str, ...] = ()
+    teacher_folder: str = ""
 
     @property
     def method(self) -> Method:
@@ -121,6 +132,7 @@ class Plan:
             "environment": dict(self.environment),
             "warnings": [asdict(warning) for warning in self.warnings],
             "notes": list(self.notes),
+            "teacher_folder": self.teacher_folder,
         }
 
     @classmethod
@@ -134,6 +146,7 @@ class Plan:
             environment=raw["environment"],
             warnings=tuple(Advice(**warning) for warning in raw["warnings"]),
             notes=tuple(raw["notes"]),
+            teacher_folder=raw.get("teacher_folder", ""),
             **{key: raw[key] for key in _PLAIN},
         )
 
@@ -160,12 +173,18 @@ _PLAIN = (
 
 def refusal(method: Method, update: Update, backend: str, *, cpu: bool = True) -> str:
     """Return why a combination cannot run, or an empty string when it works."""
+    if backend not in method.backends:
+        runs = [row.name for row in METHODS.values() if backend in row.backends]
+        return f"backend {backend} runs the methods {', '.join(runs)} only"
     if backend not in update.backends:
         runs = [row.name for row in UPDATES.values() if backend in row.backends]
         return f"backend {backend} trains {', '.join(runs)} only"
+    for field, why in method.refuses.items():
+        if getattr(update, field):
+            return why
     if backend == "unsloth" and cpu and update.bits:
         return "Unsloth's CPU backend trains LoRA and full weights only; 4-bit bases need its CUDA kernels"
-    if backend == "unsloth" and cpu and method.signal == "pair":
+    if backend == "unsloth" and cpu and method.feed != "labels":
         return "Unsloth's CPU backend covers supervised text training only"
     return ""
 
@@ -201,13 +220,13 @@ class Grid:
 
 
 def grid(*, cpu: bool = True) -> Grid:
-    """Return every method x update x backend with the reason where it is refused."""
+    """Return every method x update x backend of the method, with the reason where it is refused."""
     return Grid(
         tuple(
             Cell(method.name, update.name, backend, refusal(method, update, backend, cpu=cpu))
             for method in METHODS.values()
             for update in UPDATES.values()
-            for backend in BACKENDS
+            for backend in method.backends
         )
     )
 
@@ -224,3 +243,4 @@ class Situation:
     hardware: Hardware
     unsloth_installed: bool = False
     threads: int = 1
+    teacher_folder: str = ""

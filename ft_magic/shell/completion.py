@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from ft_magic.axes import METHODS
+from ft_magic.axes.pipelines import PIPELINES
 
 if TYPE_CHECKING:
     from ft_magic.shell.verbs import Argument
@@ -22,7 +24,7 @@ _MAGIC = re.compile(r"\s*(?:[\w\s,.\[\]'\"]*=\s*)?(%{1,2})(\w+)(?:[ \t]+(.*))?",
 _BODY_KEY = re.compile(r"\w*")
 _BODY_VALUE = re.compile(r"(\w+)\s*:\s+(?:.*[\s\[,:])?(\S*)")
 _PAIR = re.compile(r"(\w+)=(.*)")
-_START = ("finetune", *METHODS)
+_START = ("finetune", *METHODS, *PIPELINES)
 
 
 def install(shell: Any) -> None:
@@ -88,9 +90,21 @@ def _line_words(name: str, rest: str, variables: Mapping[str, Any]) -> Iterable[
     last = rest.rpartition(" ")[2]
     if name in _START:
         return _start_words(last, variables)
+    if name == "reward_fn":
+        return _reward_words(rest, last, variables)
     if name == "ft":
         return _verb_words(rest.split(" ")[:-1], last, variables)
     return ()
+
+
+def _reward_words(rest: str, last: str, variables: Mapping[str, Any]) -> Iterable[str]:
+    """Complete a word of ``%%reward_fn``'s line: functions first, then its options."""
+    if pair := _PAIR.fullmatch(last):
+        return _values(pair[1], pair[2], variables)
+    if " " in rest:
+        return ("data=", "n=")
+    functions = [name for name, held in variables.items() if isinstance(held, FunctionType)]
+    return ["--help"] if last.startswith("-") else functions
 
 
 def _start_words(last: str, variables: Mapping[str, Any]) -> Iterable[str]:
@@ -121,9 +135,9 @@ def _values(key: str, typed: str, variables: Mapping[str, Any]) -> Iterable[str]
         return variables  # the $ is a delimiter for IPython and stays
     if key not in Spec.model_fields:
         return ()
-    objects = ("data", "eval_data", "model")
+    objects = ("data", "eval_data", "model", "rewards", "judge", "teacher")
     words = [f"${name}" for name in variables] if key in objects and not typed else []
-    return [*choices(key), *words, *(("demo", *_run_names()) if key == "model" else ())]
+    return [*choices(key), *words, *(("demo", *_run_names()) if key in ("model", "judge", "teacher") else ())]
 
 
 def _verb_words(given: list[str], last: str, variables: Mapping[str, Any]) -> Iterable[str]:

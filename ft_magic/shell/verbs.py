@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from ft_magic.axes import SIGNALS
 from ft_magic.errors import SpecError, nearest
-from ft_magic.shell import actions, calls
+from ft_magic.shell import actions, calls, judging
 
 
 @dataclass(frozen=True)
@@ -182,6 +182,19 @@ _ROWS = (
         (_RUN,),
         actions.compare,
         "prompts",
+    ),
+    Verb(
+        "judge",
+        "Compare two answers to each prompt by a model, each pair in both orders.",
+        (
+            Argument(("rows",), "rows with prompt, a, b, or preference rows; $name = a variable", "value"),
+            _option("--judge", "a model, $run, or $settings of an endpoint", "value", required=True),
+            _option("--criteria", "what makes an answer better; a cell's body says it too", metavar="TEXT"),
+            _option("--votes", "your own verdicts: $list of a, b or tie", "value", metavar="$LIST"),
+            _option("-o --out", "variable or .jsonl file that gets the decided pairs", metavar="NAME"),
+        ),
+        judging.judge,
+        "criteria",
     ),
     Verb("merge", "Fold the adapter into the base and write a plain model folder.", (_RUN,), actions.merge),
     Verb(

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ft_magic.data.data import Data, frame_of
+from ft_magic.data.finding import Finding, finding_line
 from ft_magic.data.load import load_data
-from ft_magic.data.quality import Finding, finding_line
 from ft_magic.errors import ModelError, TemplateError
 from ft_magic.progress import Progress, silent
 from ft_magic.template.checks import CHECKS, RowFacts, findings_of
@@ -32,8 +32,8 @@ class Audit:
         data: the rows looked at.
         verdict: ``ok``, ``warning`` or ``broken``.
         findings: what is off, the worst first.
-        lengths: tokens of each row before any cut, of the longer answer for pairs.
-        trained: trained tokens of each row.
+        lengths: tokens of each row before any cut, of the longer answer for pairs, of the prompt for prompts.
+        trained: trained tokens of each row; 0 for prompts, which the model answers itself.
         max_length_tokens: where rows were cut, None for nowhere.
         train_on: ``answers``, ``last`` or ``all``.
         bad_rows: rows that ``fix()`` leaves out.
@@ -117,10 +117,12 @@ class Audit:
     def summary(self) -> str:
         """One line: verdict, rows, tokens."""
         total, trained = sum(self.lengths), sum(self.trained)
-        share = f"{100 * trained / total:.0f} %" if total else "none"
+        share = f"{100 * trained / total:.0f} % of them trained" if total else "none of them trained"
+        if self.data.signal == "prompt":
+            share = "prompts alone"
         return (
             f"template {self.verdict}: {len(self.data)} rows of {self.data.name} for {self.tokenizer.name}, "
-            f"{total} tokens, {share} of them trained, longest row {max(self.lengths, default=0)}"
+            f"{total} tokens, {share}, longest row {max(self.lengths, default=0)}"
         )
 
     def __repr__(self) -> str:
@@ -174,8 +176,13 @@ def check_template(
         trained=tuple(fact.trained for fact in facts),
         max_length_tokens=max_length_tokens,
         train_on=train_on,
-        bad_rows=tuple(i for i, fact in enumerate(facts) if fact.error or fact.truncated or not fact.trained),
+        bad_rows=tuple(i for i, fact in enumerate(facts) if _is_bad(fact, rows.signal)),
     )
+
+
+def _is_bad(fact: RowFacts, signal: str) -> bool:
+    # Prompts alone have no trained tokens: the model writes its answers while it trains.
+    return bool(fact.error) or fact.truncated or (not fact.trained and signal != "prompt")
 
 
 def _verdict(findings: Sequence[Finding]) -> str:
@@ -204,6 +211,7 @@ def _tokenizer_of(value: Any) -> Tokenizer:
 
 def _facts(tokenizer: Tokenizer, rows: Data, max_length_tokens: int | None, train_on: str) -> list[RowFacts]:
     """Return the facts of some rows, all tokenized in one batch."""
+    prompts = rows.signal == "prompt"
     scripts: list[Script] = []
     sides: list[int | TemplateError] = []  # number of scripts of each row, or why it has none
     make: Callable[[Any], Sequence[Script]] = (
@@ -223,6 +231,8 @@ def _facts(tokenizer: Tokenizer, rows: Data, max_length_tokens: int | None, trai
     return [
         RowFacts(error=side.problem)
         if isinstance(side, TemplateError)
+        else _prompt_fact(next(rendered), max_length_tokens)
+        if prompts
         else _fact(tokenizer, [next(rendered) for _ in range(side)])
         for side in sides
     ]
@@ -237,6 +247,13 @@ def _fact(tokenizer: Tokenizer, sides: list[Rendered]) -> RowFacts:
         stopped=all(_stopped(tokenizer, side) for side in sides),
         notes=tuple({note for side in sides for note in side.notes}),
     )
+
+
+def _prompt_fact(prompt: Rendered, max_length_tokens: int | None) -> RowFacts:
+    """Return the facts of a prompt row; it counts as cut where no token is left for an answer."""
+    tokens = prompt.full_tokens
+    full = max_length_tokens is not None and tokens >= max_length_tokens
+    return RowFacts(tokens=tokens, truncated=full, notes=prompt.notes)
 
 
 def _stopped(tokenizer: Tokenizer, rendered: Rendered) -> bool:

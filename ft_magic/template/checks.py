@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ft_magic.data.quality import Finding
-from ft_magic.data.row import contents, shortened
+from ft_magic.data.finding import Finding
+from ft_magic.data.row import contents, said, shortened
 from ft_magic.template.render import DOUBLE_BOS, INEXACT
 from ft_magic.template.script import LAST_ONLY
 
@@ -45,9 +45,9 @@ class RowFacts:
     """What the checks know of one row.
 
     Attributes:
-        tokens: length before any cut, of the longer answer for pairs.
-        trained: trained tokens; 0 where one side of a pair has none.
-        truncated: whether it was cut.
+        tokens: length before any cut, of the longer answer for pairs, of the prompt for prompt rows.
+        trained: trained tokens; 0 where one side of a pair has none, and for prompt rows.
+        truncated: whether it was cut, or is a prompt that leaves no room for an answer.
         stopped: whether every answer that is not cut ends with a trained stop token.
         notes: what rendering noted.
         error: why it could not be rendered, else empty.
@@ -66,7 +66,7 @@ def findings_of(tokenizer: Tokenizer, data: Data, facts: Sequence[RowFacts]) -> 
     found = [
         *_template_findings(tokenizer, data),
         *_stop_findings(tokenizer, data, facts),
-        *_row_findings(tokenizer, facts),
+        *_row_findings(tokenizer, data, facts),
         _special_text(tokenizer, data),
     ]
     order = ("broken", "warning", "info")
@@ -94,9 +94,7 @@ def _template_findings(tokenizer: Tokenizer, data: Data) -> list[Finding | None]
         return []
     every = range(len(data))
     if tokenizer.chat is None:
-        chats = [
-            index for index, row in enumerate(data.rows) if any(isinstance(v, list) for v in row.values())
-        ]
+        chats = [index for index, row in enumerate(data.rows) if any(isinstance(v, list) for v in said(row))]
         plain = [index for index in every if index not in set(chats)]
         return [
             _finding(
@@ -180,10 +178,11 @@ def _mismatch(tokenizer: Tokenizer, names: str) -> tuple[str, str] | None:
     )
 
 
-def _row_findings(tokenizer: Tokenizer, facts: Sequence[RowFacts]) -> list[Finding | None]:
+def _row_findings(tokenizer: Tokenizer, data: Data, facts: Sequence[RowFacts]) -> list[Finding | None]:
     failed = [index for index, fact in enumerate(facts) if fact.error]
     why = facts[failed[0]].error if failed and tokenizer.chat is not None else ""
-    untrained = _rows_where(facts, {"trained": 0, "error": ""})
+    prompts = data.signal == "prompt"
+    untrained = [] if prompts else _rows_where(facts, {"trained": 0, "error": ""})
     too_many = len(untrained) > _MOST_UNTRAINED_SHARE * len(facts)
     cut = _rows_where(facts, {"truncated": True, "error": ""})
     return [
@@ -195,10 +194,7 @@ def _row_findings(tokenizer: Tokenizer, facts: Sequence[RowFacts]) -> list[Findi
             "{n} without any trained token: they would give a loss of zero.",
             "audit.fix(), or a larger max_length",
         ),
-        _finding(
-            "truncated", "warning", cut, "{n} cut at the end: answer or stop token is not learned whole.",
-            "a larger max_length, or audit.fix() to leave them out",
-        ),
+        _cut_finding(facts, cut, prompts),
         _finding(
             "last_only", "warning", _noted(facts, LAST_ONLY),
             "{n} train only their last answer: the template changes earlier turns when later ones are added.",
@@ -214,6 +210,17 @@ def _row_findings(tokenizer: Tokenizer, facts: Sequence[RowFacts]) -> list[Findi
             "remove the bos token from the chat template or from the rows",
         ),
     ]  # fmt: skip
+
+
+def _cut_finding(facts: Sequence[RowFacts], cut: list[int], prompts: bool) -> Finding | None:
+    fix = "a larger max_length, or audit.fix() to leave them out"
+    if not prompts:
+        message = "{n} cut at the end: answer or stop token is not learned whole."
+        return _finding("truncated", "warning", cut, message, fix)
+    cut = sorted(cut, key=lambda index: -facts[index].tokens)
+    longest = facts[cut[0]].tokens if cut else 0
+    message = f"{{n}} whose prompt leaves no room for an answer (the longest has {longest} tokens): left out."
+    return _finding("truncated", "broken" if len(cut) == len(facts) else "warning", cut, message, fix)
 
 
 def _special_text(tokenizer: Tokenizer, data: Data) -> Finding | None:

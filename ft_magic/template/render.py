@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ft_magic.template.script import Script, Span, conversation, exchange, prompt_script, script_of
+from ft_magic.template.script import Script, Span, answered, prompt_script, script_of
 
 if TYPE_CHECKING:
     from ft_magic.template.tokenizer import Tokenizer
@@ -65,7 +65,7 @@ def render(
     max_length_tokens: int | None = None,
     train_on: str = "answers",
 ) -> Rendered:
-    """Return a text or demo row as ids and mask.
+    """Return a row as ids and mask; of a pair see ``render_pair``, of a prompt row no token is trained.
 
     Args:
         tokenizer: of the model to train.
@@ -114,16 +114,7 @@ def prompt_ids(
 
 def pair_scripts(tokenizer: Tokenizer, row: Mapping[str, Any]) -> list[Script]:
     """Return the chosen and the rejected side of a pair row as text."""
-    scripts = []
-    for side in ("chosen", "rejected"):
-        prompt, answer = row["prompt"], row[side]
-        if isinstance(prompt, str) and isinstance(answer, str):
-            scripts.append(exchange(tokenizer, prompt, answer))
-            continue
-        turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-        said = [{"role": "assistant", "content": answer}] if isinstance(answer, str) else list(answer)
-        scripts.append(conversation(tokenizer, [*turns, *said], first=len(turns)))
-    return scripts
+    return [answered(tokenizer, row["prompt"], row[side]) for side in ("chosen", "rejected")]
 
 
 def tokenized(

@@ -52,7 +52,7 @@ class _RewrittenError(Exception):
 
 
 def script_of(tokenizer: Tokenizer, row: Mapping[str, Any], train_on: str = "answers") -> Script:
-    """Return what a text or demo row says to the model.
+    """Return what a text, demo, label or prompt row says to the model; of a prompt row nothing is trained.
 
     Raises:
         TemplateError: the template cannot render the row, or not so that answers can be told from prompts.
@@ -66,7 +66,23 @@ def script_of(tokenizer: Tokenizer, row: Mapping[str, Any], train_on: str = "ans
         return Script((Span(row["text"] + _eos(tokenizer), True),), tokenizer.adds_bos)
     if "messages" in row:
         return conversation(tokenizer, row["messages"], 0, train_on)
-    return exchange(tokenizer, row["prompt"], row["completion"], train_on)
+    if "completion" in row:
+        return answered(tokenizer, row["prompt"], row["completion"], train_on)
+    return prompt_script(tokenizer, row["prompt"], every_role=True)
+
+
+def answered(
+    tokenizer: Tokenizer,
+    prompt: str | Sequence[Mapping[str, Any]],
+    answer: str | Sequence[Mapping[str, Any]],
+    train_on: str = "answers",
+) -> Script:
+    """Return a prompt with one answer, both as text or as turns; only turns of the answer are trained."""
+    if isinstance(prompt, str) and isinstance(answer, str):
+        return exchange(tokenizer, prompt, answer, train_on)
+    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    said = [{"role": "assistant", "content": answer}] if isinstance(answer, str) else list(answer)
+    return conversation(tokenizer, [*turns, *said], len(turns), train_on)
 
 
 def exchange(tokenizer: Tokenizer, prompt: str, answer: str, train_on: str = "answers") -> Script:
@@ -78,13 +94,23 @@ def exchange(tokenizer: Tokenizer, prompt: str, answer: str, train_on: str = "an
     return Script(spans, _puts_bos(tokenizer, prompt))
 
 
-def prompt_script(tokenizer: Tokenizer, prompt: str | Sequence[Mapping[str, Any]]) -> Script:
-    """Return what the model reads before it answers."""
+def prompt_script(
+    tokenizer: Tokenizer, prompt: str | Sequence[Mapping[str, Any]], *, every_role: bool = False
+) -> Script:
+    """Return what the model reads before it answers.
+
+    Raises:
+        TemplateError: the template refuses the turns or, with ``every_role``, leaves out those of some role.
+    """
     if isinstance(prompt, str):
         if tokenizer.chat is None:
             return Script((Span(prompt, False),), _puts_bos(tokenizer, prompt))
         prompt = [{"role": "user", "content": prompt}]
-    return Script((Span(_chat(tokenizer).render(prompt, add_generation_prompt=True), False),))
+    chat = _chat(tokenizer)
+    text = chat.render(prompt, add_generation_prompt=True)
+    if every_role:
+        _check_all_said(chat, prompt, text)
+    return Script((Span(text, False),))
 
 
 def conversation(

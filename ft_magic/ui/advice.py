@@ -22,6 +22,18 @@ _SPIKE = 10.0
 _SETTLED_STEP = 5
 # exp(-0.05): the model gives the training answer's every token 95 % on average, so it knows it by heart.
 _MEMORISED = 0.05
+# Rewards: so many steps in a row are no accident any more.
+_LASTING_STEPS = 5
+_ZERO_STEPS = 10
+# Share of groups in which all answers score alike, and of answers cut at the length limit.
+_ALIKE = 0.8
+_CUT = 0.5
+# A divergence that grows in proportion to the steps has 0.95 of its end value in the last tenth and 0.5 in the
+# middle third, a ratio of 1.9; with the square of the steps it is 3.5. Below the floor (nats) it is a wobble.
+_RUNAWAY, _RUNAWAY_FLOOR = 3.0, 0.1
+# Held-out rewards come from sampled answers, so a smaller fall is noise.
+_REWARD_FALL = 0.05
+_REWARD = "metrics/reward"
 
 
 @dataclass(frozen=True)
@@ -39,9 +51,12 @@ class Finding:
 
 def findings(history: History) -> list[Finding]:
     """Return what the curves say, the gravest first; an empty list for a healthy run."""
+    # Where answers are rewarded, the loss measures no quality: its mean is near zero by construction.
     checks: tuple[Callable[[History], Finding | None], ...] = (
-        _not_a_number, _overfitting, _rising, _flat, _spike, _memorising, _wrong_preference,
-    )  # fmt: skip
+        (_not_a_number, _all_zero, _reward_hacking, _runaway, _no_spread, _cut_off, _spike)
+        if _rewarded(history)
+        else (_not_a_number, _overfitting, _rising, _flat, _spike, _memorising, _wrong_preference)
+    )
     return [found for check in checks if (found := check(history)) is not None]
 
 
@@ -51,13 +66,14 @@ def verdict(history: History, found: Sequence[Finding]) -> str:
         return "failed"
     if found:
         return found[0].verdict
-    steps, losses = history.curve("loss")
+    rewarded = _rewarded(history)
+    steps, values = history.curve(_REWARD if rewarded else "loss")
     if not steps:
         return "nothing trained yet" if history.status != "running" else "starting"
     if len(steps) < _TREND_STEPS // 3:
         return "too early to tell"
-    first, last = _ends(losses)
-    if last < first:
+    first, last = _ends(values)
+    if (last > first) if rewarded else (last < first):
         return "learning" if history.status == "running" else "learned"
     return "no trend yet"
 
@@ -183,4 +199,84 @@ def _wrong_preference(history: History) -> Finding | None:
         "cannot tell better from worse",
         f"The better answer wins in {last:.0%} of the pairs, no more than by guessing. Check that chosen and "
         f"rejected are not swapped, then raise learning_rate (now {number(peak, 2)}) or train longer.",
+    )
+
+
+# -- training by rewards
+
+
+def _rewarded(history: History) -> bool:
+    return bool(history.curve(_REWARD)[1])
+
+
+def _always_zero(history: History) -> bool:
+    last = history.curve(_REWARD)[1][-_ZERO_STEPS:]
+    return len(last) == _ZERO_STEPS and not any(last)
+
+
+def _all_zero(history: History) -> Finding | None:
+    if not _always_zero(history):
+        return None
+    return Finding(
+        "no answer is rewarded",
+        f"The reward has been 0 for {_ZERO_STEPS} steps: no answer earns anything, so nothing is learned. Look at "
+        "the samples, try the reward on such answers (%%reward_fn), reward parts of the way (the format, for "
+        "example), or begin with easier prompts or with %%sft.",
+    )
+
+
+def _no_spread(history: History) -> Finding | None:
+    last = history.curve("metrics/frac_reward_zero_std")[1][-_LASTING_STEPS:]
+    if len(last) < _LASTING_STEPS or min(last) < _ALIKE or _always_zero(history):
+        return None
+    return Finding(
+        "answers of a group score alike",
+        f"For {_LASTING_STEPS} steps all answers of a group have scored alike in {min(last):.0%} of the groups or "
+        "more: there is nothing to learn from those. Raise temperature or num_generations, make the reward finer, "
+        "or take prompts that are neither too easy nor too hard.",
+    )
+
+
+def _reward_hacking(history: History) -> Finding | None:
+    held = [(s, v) for s, e in history.evals.items() if (v := number_of(e, _REWARD)) is not None]
+    values = history.curve(_REWARD)[1]
+    if len(held) < 2 or len(values) < _TREND_STEPS // 3:
+        return None
+    best_step, best = max(held, key=lambda pair: pair[1])
+    last = held[-1][1]
+    (low, high), spread = _ends(values), max(abs(value) for _, value in held)
+    if high <= low or best - last <= _REWARD_FALL * spread:
+        return None
+    return Finding(
+        f"held-out reward is falling since step {best_step}",
+        f"The reward rose from {number(low)} to {number(high)} in training, but on held-out prompts it fell from "
+        f"{number(best)} at step {best_step} to {number(last)}: the model learns its prompts or a weakness of the "
+        f"reward. Read the samples, use the checkpoint near step {best_step}, raise beta, or mend the reward.",
+    )
+
+
+def _runaway(history: History) -> Finding | None:
+    values = history.curve("metrics/kl")[1]
+    if len(values) < _TREND_STEPS:
+        return None
+    third = len(values) // 3
+    middle, last = statistics.fmean(values[third : 2 * third]), _ends(values)[1]
+    if last < _RUNAWAY_FLOOR or last <= _RUNAWAY * middle:
+        return None
+    return Finding(
+        "running away from the reference",
+        f"The distance to the reference model (KL) grows ever faster, to {number(last, 3)} from {number(middle, 3)} in "
+        "the middle of the run: answers will soon be no language any more. Raise beta or lower learning_rate.",
+    )
+
+
+def _cut_off(history: History) -> Finding | None:
+    last = history.curve("metrics/completions/clipped_ratio")[1][-_LASTING_STEPS:]
+    if len(last) < _LASTING_STEPS or min(last) < _CUT:
+        return None
+    return Finding(
+        "answers are cut off",
+        f"For {_LASTING_STEPS} steps at least {min(last):.0%} of the answers have hit max_completion_length and were "
+        "cut before their end, so the reward judges halves. Raise max_completion_length, or reward short answers "
+        "(rewards: length).",
     )

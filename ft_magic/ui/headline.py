@@ -49,7 +49,9 @@ def numbers_line(s: Summary) -> str:
     parts = [s.doing or s.status]
     if s.step or s.total_steps:
         parts.append(f"step {s.step}" + (f" of {s.total_steps}" if s.total_steps else ""))
-    if s.loss_last is not None:
+    if s.goal and s.goal_last is not None:
+        parts.append(f"{s.goal} {number(s.goal_first, 3)} \u2192 {number(s.goal_last, 3)}")
+    elif s.loss_last is not None:
         parts.append(f"loss {number(s.loss_first)} \u2192 {number(s.loss_last)}")
     if s.eval_last is not None:
         parts.append(f"held-out {number(s.eval_first)} \u2192 {number(s.eval_last)}")

@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ft_magic.axes import METHODS
 from ft_magic.events import Event
 
 # Seconds of one step and tokens a second jump with sequence length; the median of this many steps is steady.
@@ -58,6 +59,9 @@ class Summary:
         elapsed_s: seconds between the first and last event of each session of the run, added up.
         eta_s: seconds left, None unless running.
         verdict: a few plain words.
+        goal: what the method works for, where it is not a lower loss.
+        goal_first: its value at the first step, on held-out prompts where those were measured.
+        goal_last: its last value, of the same prompts.
     """
 
     status: str
@@ -77,6 +81,9 @@ class Summary:
     elapsed_s: float
     eta_s: float | None
     verdict: str
+    goal: str = ""
+    goal_first: float | None = None
+    goal_last: float | None = None
 
 
 class History:
@@ -140,9 +147,16 @@ class History:
             self._curves[key] = _unzip((step, number_of(e, key)) for step, e in self.steps.items())
         return self._curves[key]
 
-    def eval_curve(self) -> tuple[Sequence[int], Sequence[float]]:
-        """Return the steps and finite held-out losses."""
-        return _unzip((step, number_of(event, "loss")) for step, event in self.evals.items())
+    def eval_curve(self, key: str = "loss") -> tuple[Sequence[int], Sequence[float]]:
+        """Return the steps and finite values of a field of the held-out evaluations, as ``curve`` names it."""
+        return _unzip((step, number_of(event, key)) for step, event in self.evals.items())
+
+    @property
+    def goal(self) -> str:
+        """Field that tells how good the model is: ``loss``, or the metric the run's method works for."""
+        planned = self.first.get("planned")
+        row = METHODS.get(str(planned.get("method"))) if planned else None
+        return f"metrics/{row.goal}" if row is not None and row.goal else "loss"
 
     def not_a_number(self) -> int | None:
         """Return the first step whose loss was written and is no number, or None."""
@@ -215,6 +229,8 @@ def summarise(history: History, verdict: str) -> Summary:
     last = history.steps.get(history.step)
     memory = history.curve("memory_bytes")[1]
     best = min(range(len(evals)), key=evals.__getitem__, default=None)
+    goal, reached = history.goal, history.eval_curve(history.goal)[1]
+    aimed = reached if len(reached) > 1 else history.curve(goal)[1]
     return Summary(
         status=history.status,
         doing=history.doing,
@@ -233,6 +249,9 @@ def summarise(history: History, verdict: str) -> Summary:
         elapsed_s=history.elapsed_s,
         eta_s=_eta_s(history),
         verdict=verdict,
+        goal=goal.removeprefix("metrics/") if goal != "loss" else "",
+        goal_first=aimed[0] if aimed else None,
+        goal_last=aimed[-1] if aimed else None,
     )
 
 

@@ -81,7 +81,7 @@ class Chart:
     Attributes:
         title: name, method and model.
         summary: the numbers.
-        loss: the large panel.
+        loss: the large panel: the loss, or what the method works for.
         side: learning rate, gradient norm, speed and memory.
         method: panels of the method's own metrics.
         signs: checkpoints, warnings, stop and resume on the loss curve.
@@ -122,7 +122,7 @@ def build(history: History, *, title: str | None = None, problem: str = "") -> C
         problem: what to say if the run ended without a word of its own.
     """
     head = headline(history, title=title, problem=problem)
-    loss = _loss_panel(history, head.summary)
+    loss = _main_panel(history, head.summary)
     return Chart(
         title=head.title,
         summary=head.summary,
@@ -181,13 +181,14 @@ def _noisy(
     return _curve("each step" if name else "", x, y, colour, "faint"), _curve(name, x, smooth(y), colour)
 
 
-def _loss_panel(history: History, summary: Summary) -> Panel:
-    steps, losses = history.curve("loss")
-    curves = list(_noisy("training", steps, losses, BLUE, _SMOOTH_FROM))
-    eval_steps, evals = history.eval_curve()
+def _main_panel(history: History, summary: Summary) -> Panel:
+    """Return the large panel: the loss, or what the method works for where a loss says little."""
+    steps, values = history.curve(history.goal)
+    curves = list(_noisy("training", steps, values, BLUE, _SMOOTH_FROM))
+    eval_steps, evals = history.eval_curve(history.goal)
     if evals:
         curves.append(_curve("held-out", eval_steps, evals, ORANGE, "dots"))
-    return Panel("loss", tuple(curves), number(summary.loss_last) if losses else "")
+    return Panel(summary.goal or "loss", tuple(curves), number(values[-1]) if values else "")
 
 
 def _side_panels(history: History, summary: Summary) -> tuple[Panel, ...]:
@@ -220,6 +221,9 @@ def _method_panels(history: History) -> tuple[Panel, ...]:
     wanted = [
         key for key in (carried if isinstance(carried, dict) else ()) if row is None or key in row.metrics
     ]
+    wanted = [key for key in wanted if f"metrics/{key}" != history.goal]
+    if row is not None:
+        wanted.sort(key=row.metrics.index)
     groups = [(title, [c for c in curves if c[0] in wanted]) for title, curves in _METRIC_PANELS]
     known = {key for _, curves in groups for key, _, _ in curves}
     groups += [(key, [(key, "", BLUE)]) for key in wanted if key not in known]
@@ -233,6 +237,9 @@ def _metric_panel(history: History, title: str, curves: Sequence[tuple[str, str,
     for key, name, colour in curves:
         x, y = history.curve(f"metrics/{key}")
         drawn += _noisy(name, x, y, colour, _SMOOTH_SMALL_FROM)
+        eval_x, eval_y = history.eval_curve(f"metrics/{key}")
+        if eval_y and len(curves) == 1:
+            drawn.append(_curve("held-out", eval_x, eval_y, ORANGE, "dots"))
     latest = [curve.y[-1] for curve in drawn if curve.style == "line"]
     return Panel(title, tuple(drawn), " / ".join(number(value, 3) for value in latest))
 
