@@ -49,9 +49,9 @@ def _cell(method: Method, update: Update, notes: dict[str, int]) -> str:
 def pipelines() -> str:
     """Return the pipelines: several methods one after another."""
     lines = ["| pipeline | what it is | stages | source |", "|---|---|---|---|"]
-    lines += [
-        f"| `{row.name}` | {row.title} | {' -> '.join(stage.name for stage in row.stages)} | {row.source} |" for row in PIPELINES.values()
-    ]
+    for row in PIPELINES.values():
+        stages = " -> ".join(stage.name for stage in row.stages)
+        lines.append(f"| `{row.name}` | {row.title} | {stages} | {row.source} |")
     return "\n".join(lines)
 
 
@@ -62,7 +62,12 @@ def rewards() -> str:
     return "\n".join(lines)
 
 
-TABLES: dict[str, Callable[[], str]] = {"axes": axes, "grid": grid, "pipelines": pipelines, "rewards": rewards}
+TABLES: dict[str, Callable[[], str]] = {
+    "axes": axes,
+    "grid": grid,
+    "pipelines": pipelines,
+    "rewards": rewards,
+}
 
 
 def filled(text: str) -> str:

@@ -17,6 +17,7 @@ from ft_magic.axes import METHODS, SIGNALS, Method, find_method
 from ft_magic.axes.pipelines import PIPELINES
 from ft_magic.data import Data, load_data
 from ft_magic.errors import DataError, RunError, SpecError, TemplateError
+from ft_magic.memory import parameters
 from ft_magic.paths import runs_dir
 from ft_magic.planning import decide
 from ft_magic.planning.plans import Advice, Lengths, Plan, Situation
@@ -110,6 +111,7 @@ def _prepare(given: Mapping[str, Any]) -> Prepared:
         threads=hardware.threads(machine),
         unsloth_installed=find_spec("unsloth") is not None,
         teacher_folder=str(teacher),
+        teacher_parameters=parameters(models.facts(teacher)) if isinstance(teacher, Path) else 0,
     )
     plan = decide.make(spec, situation)
     if plan.settings.backend == "ppo":
@@ -191,7 +193,7 @@ def _of_signal(source: Any, method: Method) -> Data:
     if data.signal == method.signal:
         return data
     if data.signal in method.signals:
-        return data.to(method.signal)
+        return load_data(source, signal=method.signal)
     fitting = [row.name for row in METHODS.values() if data.signal in row.signals]
     how = SIGNALS[data.signal].converts_to.get(method.signal)
     convert = f"Convert them: data.to('{method.signal}') ({how}); or use" if how else "Use"

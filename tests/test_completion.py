@@ -2,8 +2,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from ft_magic.axes.pipelines import PIPELINES
 from ft_magic.axes import METHODS, UPDATES
+from ft_magic.axes.pipelines import PIPELINES
 from ft_magic.shell import completion
 from ft_magic.shell.completion import candidates
 from ft_magic.spec import Spec

@@ -154,7 +154,7 @@ def test_what_a_method_needs_is_asked_for_with_a_way_on():
 
 def test_a_wrong_loss_is_answered_with_the_nearest():
     with pytest.raises(
-        SpecError, match="loss_type 'sigmod' is no loss of method 'dpo'. Did you mean 'sigmoid'"
+        SpecError, match=r"loss_type 'sigmod' is no loss of method 'dpo'. Did you mean 'sigmoid'"
     ):
         plan({"method": "dpo", "loss_type": "sigmod"})
 

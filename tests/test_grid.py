@@ -3,12 +3,10 @@
 import shutil
 
 import pytest
-from cells import HELD_OUT, make, train
+from cells import make, train
 from tiny_llama import make_model
 
-from ft_magic.axes import METHODS, UPDATES
-from ft_magic.errors import SpecError
-from ft_magic.planning.plans import BACKENDS, grid, refusal
+from ft_magic.planning.plans import grid
 
 torch = pytest.importorskip("torch", reason="training libraries are not installed")
 

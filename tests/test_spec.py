@@ -1,7 +1,7 @@
 import pytest
 
-from ft_magic.axes.pipelines import PIPELINES
 from ft_magic.axes import METHODS, UPDATES
+from ft_magic.axes.pipelines import PIPELINES
 from ft_magic.errors import SpecError
 from ft_magic.spec import Spec, choices, parse
 

@@ -129,6 +129,19 @@ def test_the_number_of_trainable_weights_is_the_formulas(trained):
     assert sum(value.numel() for value in trained.before.values()) == TRAINABLE[name_of(trained)]
 
 
+def test_the_plan_counts_the_weights_that_train(trained):
+    from ft_magic.memory import Size, trained_parameters
+    from ft_magic.models import facts
+
+    spec, folder = trained.plan.spec, Path(trained.plan.model_folder)
+    size = Size(
+        lora_r=spec.lora_r, vera_r=spec.vera_r, adapter_size=spec.adapter_size,
+        num_virtual_tokens=spec.num_virtual_tokens, trainable_layers=spec.trainable_layers,
+    )  # fmt: skip
+    found = trained_parameters(facts(folder), trained.plan.update, size)
+    assert found == TRAINABLE[name_of(trained)]
+
+
 def test_the_default_rate_lowers_the_loss(trained):
     assert trained.losses[-1] < trained.losses[0] - 0.002
 

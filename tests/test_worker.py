@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from rows import demos, pairs, texts
+from rows import demos, pairs, prompts, texts
 
 import ft_magic as ft
 from ft_magic import jobs
@@ -108,45 +108,46 @@ def test_full_training_changes_every_matrix_and_keeps_the_tokenizer(tiny, runs_f
     assert (run.folder.model / "tokenizer.json").read_bytes() == (tiny / "tokenizer.json").read_bytes()
 
 
-# One cell of every row in the default run; the others with the slow tests.
-QUICK = {
-    ("cpt", "lora"),
-    ("dpo", "lora"),
-    ("dpo", "full"),
-    ("sft", "qlora"),
-    ("sft", "dora"),
-    ("sft", "rslora"),
-}
+# The other cells train in test_grid.py, in one process; Unsloth rewrites TRL when it is imported and needs its own.
 ROWS = {"demo": demos, "pair": pairs, "text": texts}
-CELLS = [
-    pytest.param(
-        cell.method, cell.update, cell.backend, id=f"{cell.method}-{cell.update}-{cell.backend}",
-        marks=[] if cell.backend == "trl" and (cell.method, cell.update) in QUICK else pytest.mark.slow,
-    )
-    for cell in grid(cpu=True)
-    if not cell.reason
-]  # fmt: skip
+UNSLOTH = [(c.method, c.update) for c in grid(cpu=True) if c.backend == "unsloth" and not c.reason]
 
 
-@pytest.mark.parametrize(("method", "update", "backend"), CELLS)
-def test_every_cell_of_the_grid_trains(tiny, runs_folder, method, update, backend):
-    if backend == "unsloth":
-        pytest.importorskip("torchao", reason="Unsloth is not installed: make test does")
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "update"), UNSLOTH)
+def test_every_cell_of_unsloths_grid_trains(tiny, runs_folder, method, update):
+    pytest.importorskip("torchao", reason="Unsloth is not installed: make test does")
     rows = ROWS[METHODS[method].signal]()
-    run = train(
-        tiny, rows, method=method, update=update, backend=backend, max_steps=3, save_steps=3, eval_steps=3
-    )
-    losses = [row["loss"] for row in run.metrics()]
-    assert all(loss > 0 for loss in losses)
-    if method == "dpo":
-        assert losses[0] == pytest.approx(0.6931, abs=2e-3)  # ln 2: policy and reference are still equal
-        assert run.metrics()[-1]["rewards/margins"] > 0
+    run = train(tiny, rows, method=method, update=update, backend="unsloth", max_steps=3, eval_steps=3)
+    assert all(row["loss"] > 0 for row in run.metrics())
     if update == "full":
         assert (run.folder.model / "model.safetensors").exists()
     else:
         matrices = tensors(run.folder.adapter / "adapter_model.safetensors")
         changed = [name for name, value in matrices.items() if "lora_B" in name and value.abs().max() > 0]
         assert len(changed) == 2 * 7  # seven linear layers in each of two blocks, none of the head
+
+
+def test_preferences_start_at_the_reference_and_move_away_from_it(tiny, runs_folder):
+    run = train(tiny, pairs(), method="dpo", max_steps=3, eval_steps=3)
+    assert run.metrics()[0]["loss"] == pytest.approx(0.6931, abs=2e-3)  # ln 2: policy and reference are equal
+    assert run.metrics()[-1]["rewards/margins"] > 0
+
+
+def test_own_reward_functions_travel_to_the_worker(tiny, runs_folder):
+    run = train(
+        tiny, ft.load_data(prompts(), signal="prompt"), method="grpo", rewards=[says_colour, {"reward": "length", "max": 20, "weight": 0.1}],
+        max_steps=2, num_generations=2, max_completion_length=8, eval_steps=2,
+    )  # fmt: skip
+    last = run.metrics()[-1]
+    assert {"rewards/says_colour/mean", "rewards/length/mean", "eval_reward"} <= last.keys()
+    expected = last["rewards/says_colour/mean"] + 0.1 * last["rewards/length/mean"]
+    assert last["reward"] == pytest.approx(expected, abs=1e-5)
+
+
+def says_colour(completion, answer):
+    """Share of the answer's letters that the completion holds."""
+    return sum(letter in completion for letter in answer) / len(answer)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_with_its_step(tmp_path, runs_folder):

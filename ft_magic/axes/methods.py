@@ -59,6 +59,7 @@ _ROWS = (
         config="trl:RewardConfig",
         feed="whole_pairs",
         # 1e-4 adapter: TRL RewardConfig's default, meant for LoRA; 9e-6 full: InstructGPT, appendix C.
+        sides=2,
         learning_rates=_rates(1e-4, 9e-6),
         source="Ouyang et al. 2022, arXiv 2203.02155; TRL RewardTrainer",
         score_head=True,
@@ -72,6 +73,7 @@ _ROWS = (
         config="trl:DPOConfig",
         feed="pairs",
         # 1e-6 full: TRL DPOConfig's default; 5e-6 adapter: Unsloth's and Zephyr's LoRA recipes.
+        sides=2,
         learning_rates=_rates(5e-6, 1e-6),
         source="Rafailov et al. 2023, arXiv 2305.18290; TRL DPOTrainer",
         backends=("trl", "unsloth"),
@@ -87,6 +89,7 @@ _ROWS = (
         trainer="trl:DPOTrainer",
         config="trl:DPOConfig",
         feed="pairs",
+        sides=2,
         learning_rates=_rates(5e-6, 1e-6),  # as dpo
         source="Azar et al. 2023, arXiv 2310.12036; TRL DPOTrainer",
         settings=MappingProxyType({"loss_type": "ipo"}),
@@ -102,6 +105,7 @@ _ROWS = (
         config="trl.experimental.orpo:ORPOConfig",
         feed="pairs",
         # 5e-6 full: ORPO paper for Mistral 7B; 5e-5 adapter: ten times that.
+        sides=2,
         learning_rates=_rates(5e-5, 5e-6),
         source="Hong et al. 2024, arXiv 2403.07691; TRL ORPOTrainer",
         options=("beta",),
@@ -115,6 +119,7 @@ _ROWS = (
         config="trl.experimental.cpo:CPOConfig",
         feed="pairs",
         # 1e-6 full: SimPO paper, section 4 (3e-7 to 1e-6); 1e-5 adapter: ten times that.
+        sides=2,
         learning_rates=_rates(1e-5, 1e-6),
         source="Meng et al. 2024, arXiv 2405.14734; TRL CPOTrainer with loss_type simpo",
         # beta 2, gamma / beta 0.5: SimPO paper, table 8; no imitation term.
@@ -129,6 +134,7 @@ _ROWS = (
         trainer="trl.experimental.cpo:CPOTrainer",
         config="trl.experimental.cpo:CPOConfig",
         feed="pairs",
+        sides=2,
         learning_rates=_rates(1e-5, 1e-6),  # 1e-6 full: TRL CPOConfig's default
         source="Xu et al. 2024, arXiv 2401.08417; TRL CPOTrainer",
         options=("beta", "loss_type"),
@@ -219,6 +225,7 @@ _ROWS = (
         config="ft_magic.backends.on_policy:OnPolicyConfig",
         feed="prompts",
         # 5e-7 full: TRL OnlineDPOConfig's default; 5e-6 adapter: ten times that.
+        sides=2,
         learning_rates=_rates(5e-6, 5e-7),
         source="Guo et al. 2024, arXiv 2402.04792; TRL DPOTrainer fed with fresh answers",
         options=("beta", "loss_type", "rewards", "judge", *_SAMPLING),
@@ -237,6 +244,7 @@ _ROWS = (
         config="ft_magic.backends.on_policy:OnPolicyConfig",
         feed="demos",
         # 5e-7 full: SPIN paper, section 6.1; 5e-6 adapter: ten times that.
+        sides=2,
         learning_rates=_rates(5e-6, 5e-7),
         source="Chen et al. 2024, arXiv 2401.01335; TRL DPOTrainer fed with the model's own answers",
         options=("beta", "loss_type", "iterations", *_SAMPLING),

@@ -51,6 +51,7 @@ class Method:
         reference: how the policy it is held close to is kept: empty for none, ``precomputed`` (log-probabilities
             of full updates are computed before training) or ``live`` (full updates keep a second copy).
         score_head: whether the model gets a scalar head instead of its language head.
+        sides: sequences one example sends through the model at once: 2 for pairs.
         least_micro_batch: examples that must go through the model together at least.
         generates: whether the model answers prompts while it trains.
         goal: held-out metric that tells a better model, higher being better; empty: the held-out loss.
@@ -73,6 +74,7 @@ class Method:
     losses: tuple[str, ...] = ()
     reference: str = ""
     score_head: bool = False
+    sides: int = 1
     least_micro_batch: int = 1
     generates: bool = False
     goal: str = ""
@@ -104,6 +106,7 @@ class Update:
         merges: whether its result can be folded into the weights, and so become a GGUF file.
         hot_swaps: whether runtimes that load LoRA adapters beside a base (vLLM, llama.cpp) take it as it is.
         virtual_tokens: whether it learns tokens in front of the text instead of weights.
+        in_cache: whether those stand in the key-value cache of every layer.
     """
 
     name: str
@@ -120,3 +123,4 @@ class Update:
     merges: bool = True
     hot_swaps: bool = False
     virtual_tokens: bool = False
+    in_cache: bool = False

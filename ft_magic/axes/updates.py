@@ -154,6 +154,7 @@ _ROWS = (
         source="Li and Liang 2021, arXiv 2101.00190",
         merges=False,
         virtual_tokens=True,
+        in_cache=True,
     ),
     Update(
         name="ptuning",

@@ -186,8 +186,10 @@ def start_from_words(model: Any) -> None:
     words = torch.randint(text.vocab_size, (1, config.num_virtual_tokens), device=model.device)
     if text.bos_token_id is not None:
         words[0, 0] = text.bos_token_id
-    with torch.no_grad(), model.disable_adapter():
-        cache = model(input_ids=words, attention_mask=torch.ones_like(words), use_cache=True).past_key_values
+    inner = model.get_base_model()
+    body = getattr(inner, inner.base_model_prefix)
+    with torch.no_grad():
+        cache = body(input_ids=words, attention_mask=torch.ones_like(words), use_cache=True).past_key_values
     initialize_kv_prefix_from_past_key_values(model, past_key_values=[layer[:2] for layer in cache])
 
 

@@ -53,7 +53,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
     def __init__(self, job: Job, emit: Emit, *, sample: Any = None) -> None:
         self.job, self.emit, self.sample = job, emit, sample
         self.now = Progress()
-        if job.checkpoint is not None:
+        if job.checkpoint is not None and job.plan.spec.early_stopping is not None:
             self._remember(checkpoint_step(job.checkpoint))
 
     # -- steps

@@ -1,5 +1,6 @@
 """What a training step costs in memory, before it costs."""
 
-from ft_magic.memory.parts import Memory, Workload, estimate, parameters
+from ft_magic.memory.parts import Memory, Workload, estimate
+from ft_magic.memory.trained import Size, parameters, trained_parameters
 
-__all__ = ["Memory", "Workload", "estimate", "parameters"]
+__all__ = ["Memory", "Size", "Workload", "estimate", "parameters", "trained_parameters"]

@@ -8,9 +8,10 @@ get the same formulas on their own sizes and are marked approximate by the plan.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ft_magic.axes import Update
+from ft_magic.memory.trained import Size, parameters, trained_parameters
 from ft_magic.models import ModelFacts
 
 # NF4 with double quantization: 4 bits + an 8-bit scale per 64 weights + an fp32 scale per 256 scales.
@@ -32,7 +33,11 @@ class Workload:
         micro_batch_examples: sequences in one forward pass (pairs count twice).
         length_tokens: padded length of the longest sequence.
         weight_bytes: bytes of one unquantized weight (4 = fp32, 2 = bf16).
-        lora_r: rank of the adapter, ignored for full updates.
+        size: how large the update is.
+        sides: sequences an example or answer sends through the model at once: 2 for pairs.
+        twins: further models, or adapters, that train beside the policy (PPO's value function).
+        frozen_copies: further models of the same size that are held and not trained (a reference).
+        other_weights: weights of further models of other sizes (a teacher).
         checkpointing: whether activations are recomputed.
         full_logits: whether the loss holds the logits of every token (DPO) or of chunks of answers (SFT).
         gpu: whether the step runs on a GPU.
@@ -42,7 +47,11 @@ class Workload:
     micro_batch_examples: int
     length_tokens: int
     weight_bytes: int = 4
-    lora_r: int = 16
+    size: Size = field(default_factory=Size)
+    sides: int = 1
+    twins: int = 0
+    frozen_copies: int = 0
+    other_weights: int = 0
     checkpointing: bool = False
     full_logits: bool = False
     gpu: bool = False
@@ -60,23 +69,6 @@ class Memory:
         return sum(self.parts.values())
 
 
-def adapter_parameters(facts: ModelFacts, rank: int) -> int:
-    """Return the number of LoRA weights when every linear layer but the head is targeted."""
-    queries, keys = facts.heads * facts.head_dim, facts.kv_heads * facts.head_dim
-    hidden, inner = facts.hidden_size, facts.intermediate_size
-    attention = 2 * (hidden + queries) + 2 * (hidden + keys)
-    return facts.layers * rank * (attention + 3 * (hidden + inner))
-
-
-def parameters(facts: ModelFacts) -> int:
-    """Return the model's weights: counted where known, else from its sizes with a gated feed-forward part."""
-    if facts.parameters is not None:
-        return facts.parameters
-    width = facts.head_dim * (2 * facts.heads + 2 * facts.kv_heads) + 3 * facts.intermediate_size
-    embedding = facts.vocab_size * facts.hidden_size * (1 if facts.tied_embeddings else 2)
-    return facts.layers * facts.hidden_size * width + embedding
-
-
 def estimate(facts: ModelFacts, work: Workload) -> Memory:
     """Return the peak memory of one training step.
 
@@ -84,13 +76,15 @@ def estimate(facts: ModelFacts, work: Workload) -> Memory:
         facts: sizes of the model.
         work: what is trained on how many tokens at once.
     """
-    adapter = adapter_parameters(facts, work.lora_r) if work.update.family == "adapter" else 0
-    trained = adapter or parameters(facts)
+    trained = (1 + work.twins) * trained_parameters(facts, work.update, work.size)
+    adapter = trained if work.update.family == "adapter" else 0
     trained_bytes = 4 if adapter else work.weight_bytes
+    copies = work.frozen_copies + (0 if adapter else work.twins)
     hump = _logits_bytes(facts, work)
     parts = {
         "weights": _weights_bytes(facts, work),
         "adapter": 4 * adapter,
+        "other models": (copies * parameters(facts) + work.other_weights) * work.weight_bytes,
         "gradients": trained_bytes * trained,
         "optimizer": 2 * trained_bytes * trained,
         "activations": _activation_bytes(facts, work),
@@ -110,7 +104,7 @@ def _weights_bytes(facts: ModelFacts, work: Workload) -> float:
 
 
 def _activation_bytes(facts: ModelFacts, work: Workload) -> float:
-    tokens = work.micro_batch_examples * work.length_tokens
+    tokens = work.micro_batch_examples * work.sides * work.length_tokens
     per_layer = _bytes_per_token_and_layer(facts, work)
     if not work.checkpointing:
         return tokens * facts.layers * per_layer
@@ -125,12 +119,12 @@ def _bytes_per_token_and_layer(facts: ModelFacts, work: Workload) -> float:
     if work.update.family == "full":
         sixteen_bit = 24 * hidden + 8 * inner + 4 * heads + 8
     else:
-        sixteen_bit = 28 * hidden + 8 * inner + 14 * work.lora_r + 4 * heads + 8
+        sixteen_bit = 28 * hidden + 8 * inner + 14 * work.size.lora_r + 4 * heads + 8
     return sixteen_bit * work.weight_bytes / 2
 
 
 def _logits_bytes(facts: ModelFacts, work: Workload) -> float:
-    tokens = work.micro_batch_examples * work.length_tokens
+    tokens = work.micro_batch_examples * work.sides * work.length_tokens
     if not work.full_logits:
         tokens = min(tokens, _LOSS_CHUNK_TOKENS)
     return tokens * facts.vocab_size * _LOSS_BYTES_PER_LOGIT

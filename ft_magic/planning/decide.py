@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from ft_magic.axes import METHODS, UPDATES, Method, Update, find_method, find_update
 from ft_magic.axes.pipelines import PIPELINES
 from ft_magic.errors import SpecError, nearest
-from ft_magic.memory import Workload
+from ft_magic.memory import Size, Workload
 from ft_magic.planning import cautions
 from ft_magic.planning.fit import Choice, fit, memory_limit_bytes
 from ft_magic.planning.plans import BACKENDS, Plan, Settings, Situation, refusal
@@ -61,8 +61,19 @@ def make(spec: Spec, situation: Situation) -> Plan:
         micro_batch_examples=1,
         length_tokens=length.value,
         weight_bytes=_weight_bytes(update, precision.value),
-        lora_r=spec.lora_r,
-        full_logits=method.feed != "labels",
+        size=Size(
+            lora_r=spec.lora_r,
+            vera_r=spec.vera_r,
+            adapter_size=spec.adapter_size,
+            adapters_a_layer=2 if spec.adapter_placement == "houlsby" else 1,
+            num_virtual_tokens=spec.num_virtual_tokens,
+            trainable_layers=spec.trainable_layers,
+        ),
+        sides=method.sides,
+        twins=int(backend.value == "ppo"),
+        frozen_copies=int(method.reference == "live" and update.family == "full"),
+        other_weights=situation.teacher_parameters,
+        full_logits=method.feed not in ("labels", "whole_pairs"),
         gpu=device == "cuda",
     )
     micro, checkpointing, memory = fit(spec, situation, work, sequences, limit, method.least_micro_batch)
@@ -84,7 +95,7 @@ def make(spec: Spec, situation: Situation) -> Plan:
         "save_steps": _interval(spec.save_steps, every, "about five checkpoints a run, the last two kept"),
         "optim": _optim(spec, update, device),
         "gradient_checkpointing": checkpointing,
-        "packing": _packing(spec, device),
+        "packing": _packing(spec, update, device),
         "lora_alpha": Choice(spec.lora_alpha or 2 * spec.lora_r, "twice the rank (LoRA paper's repository)"),
         "threads": Choice(situation.threads, "the cores this process may use, or OMP_NUM_THREADS"),
         **answers,
@@ -281,7 +292,12 @@ def _optim(spec: Spec, update: Update, device: str) -> Choice[str]:
     return Choice("adamw_torch_fused", "one kernel for all weights")
 
 
-def _packing(spec: Spec, device: str) -> Choice[bool]:
+def _packing(spec: Spec, update: Update, device: str) -> Choice[bool]:
+    if spec.packing and update.virtual_tokens:
+        raise SpecError(
+            f"packing and update '{update.name}' do not go together: packed examples would see each other.",
+            "Leave packing out.",
+        )
     if spec.packing and device == "cpu":
         raise SpecError(
             "packing needs FlashAttention, which CPUs do not have: without it packed examples see each other.",

@@ -62,12 +62,10 @@ def fit(
                 f"Choose micro_batch_size from: {', '.join(map(str, sizes))}.",
             )
         sizes = [spec.micro_batch_size]
-    modes = [False, True] if spec.gradient_checkpointing is None else [spec.gradient_checkpointing]
-    examples_each = 2 if work.full_logits else 1
+    modes = _modes(spec, work)
     for checkpointing in modes:
         loads = {
-            size: replace(work, micro_batch_examples=size * examples_each, checkpointing=checkpointing)
-            for size in sizes
+            size: replace(work, micro_batch_examples=size, checkpointing=checkpointing) for size in sizes
         }
         memory = {size: estimate(situation.facts, load) for size, load in loads.items()}
         fitting = [size for size in sizes if memory[size].total_bytes <= _USABLE * limit_bytes]
@@ -75,6 +73,23 @@ def fit(
             micro = _micro_choice(spec, situation, work, fitting or sizes[-1:], batch, fits=bool(fitting))
             return micro, _checkpointing(spec, checkpointing), memory[micro.value]
     raise AssertionError("unreachable: the last mode always returns")
+
+
+def _modes(spec: Spec, work: Workload) -> list[bool]:
+    """Return whether to try without and with checkpointing.
+
+    Raises:
+        SpecError: it is asked for with an update whose learned prefix it would throw away.
+    """
+    if spec.gradient_checkpointing is not None:
+        if spec.gradient_checkpointing and work.update.in_cache:
+            raise SpecError(
+                f"gradient_checkpointing and update '{work.update.name}' do not go together: the prefix lives in the "
+                "cache, which recomputing leaves out.",
+                "Leave gradient_checkpointing out, or use another update.",
+            )
+        return [spec.gradient_checkpointing]
+    return [False] if work.update.in_cache else [False, True]
 
 
 def _micro_choice(

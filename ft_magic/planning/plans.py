@@ -244,3 +244,4 @@ class Situation:
     unsloth_installed: bool = False
     threads: int = 1
     teacher_folder: str = ""
+    teacher_parameters: int = 0
