@@ -11,6 +11,10 @@ NAMES = {
     "triage_heldout": "triage_heldout.jsonl",
     "triage_pairs": "triage_pairs.jsonl",
     "handbook": "handbook.txt",
+    "preferences": "preferences.jsonl",
+    "preferences_heldout": "preferences_heldout.jsonl",
+    "sums": "sums.jsonl",
+    "sums_heldout": "sums_heldout.jsonl",
 }
 
 
@@ -18,7 +22,8 @@ def path(name: str) -> Path:
     """Return the file of a sample data set.
 
     ``triage`` and ``triage_heldout`` hold demonstrations (a customer message and its triage as JSON),
-    ``triage_pairs`` preferences for the same task, ``handbook`` raw text.
+    ``triage_pairs`` preferences for the same task, ``handbook`` raw text; ``preferences`` and ``preferences_heldout``
+    a shop's messages with a better and a worse answer, ``sums`` and ``sums_heldout`` prompts with the right number.
 
     Raises:
         DataError: no such sample.
