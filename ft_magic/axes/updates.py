@@ -12,6 +12,7 @@ _LORA = MappingProxyType({"r": "lora_r", "lora_dropout": "lora_dropout"})
 _LORA_KEYS = ("lora_r", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save")
 _TOKENS = MappingProxyType({"num_virtual_tokens": "num_virtual_tokens"})
 _TRL = ("trl",)
+_OWN = ("trl", "ppo")
 
 _ROWS = (
     Update(
@@ -51,7 +52,7 @@ _ROWS = (
         arguments=_LORA,
         settings=MappingProxyType({"use_dora": True}),
         options=_LORA_KEYS,
-        backends=("trl",),
+        backends=_OWN,
         source="Liu et al. 2024, arXiv 2402.09353",
     ),
     Update(
@@ -62,7 +63,7 @@ _ROWS = (
         arguments=_LORA,
         settings=MappingProxyType({"use_rslora": True}),
         options=_LORA_KEYS,
-        backends=("trl",),
+        backends=_OWN,
         source="Kalajdzievski 2023, arXiv 2312.03732",
         hot_swaps=True,
     ),
@@ -86,7 +87,7 @@ _ROWS = (
         peft="LoraConfig",
         arguments=_LORA,
         options=(*_LORA_KEYS, "loraplus_lr_ratio"),
-        backends=_TRL,
+        backends=_OWN,
         # Half of LoRA's rate: advice of the authors' repository (nikhil-ghosh-berkeley/loraplus).
         rate_factor=0.5,
         source="Hayou et al. 2024, arXiv 2402.12354",
@@ -99,7 +100,7 @@ _ROWS = (
         peft="VeraConfig",
         arguments=MappingProxyType({"r": "vera_r", "vera_dropout": "lora_dropout"}),
         options=("vera_r", "lora_dropout", "target_modules"),
-        backends=_TRL,
+        backends=_OWN,
         # 1e-2. The paper's rates are ten times LoRA's and more; measured on the 135M model, ten times learned a
         # tenth as fast as LoRA, fifty times two thirds as fast.
         rate_factor=50.0,
@@ -110,7 +111,7 @@ _ROWS = (
         title="One factor for each channel of keys, values and the feed-forward part: very few weights.",
         family="adapter",
         peft="IA3Config",
-        backends=_TRL,
+        backends=_OWN,
         rate_factor=15.0,  # 3e-3: T-Few paper
         source="Liu et al. 2022, arXiv 2205.05638",
     ),
@@ -174,7 +175,7 @@ _ROWS = (
         title="The top layers whole; those below stay as they are.",
         family="full",
         options=("trainable_layers",),
-        backends=_TRL,
+        backends=_OWN,
         source="Lee et al. 2019, arXiv 1911.03090",
     ),
 )

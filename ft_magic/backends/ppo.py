@@ -135,7 +135,7 @@ def _loop(job: Job, emit: Emit, roles: Roles, panel: Panel, args: TrainingArgume
     plan, folder, settings = job.plan, job.folder, job.plan.settings
     config = config_of(plan)
     kind, options = Trainer.get_optimizer_cls_and_kwargs(args, roles.policy.model)
-    optimizer = kind(list(roles.trained().values()), **options)
+    optimizer = kind(roles.rate_groups(plan, options["lr"]), **options)
     tokenizer = Tokenizer.load(plan.model_folder)
     limit = settings.eval_examples
     return Loop(

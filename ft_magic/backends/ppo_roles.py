@@ -106,6 +106,14 @@ class Roles:
         head = self.value.head
         return found if head is None else found | {f"value.head.{n}": p for n, p in head.named_parameters()}
 
+    def rate_groups(self, plan: Plan, rate: float) -> list[dict[str, Any]]:
+        """Return the weights that learn, in groups of one learning rate (LoRA+ has two)."""
+        ratio = plan.spec.loraplus_lr_ratio if "loraplus_lr_ratio" in plan.update.options else 1.0
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, weight in self.trained().items():
+            groups.setdefault(rate * ratio if ".lora_B." in name else rate, []).append(weight)
+        return [{"params": weights, "lr": lr} for lr, weights in groups.items()]
+
 
 def roles_of(plan: Plan, reward: Path | None, checkpoint: Path | None) -> Roles:
     """Load the models of a run and seat them.
@@ -143,9 +151,10 @@ def _sharing(plan: Plan, reward: Path | None, checkpoint: Path | None) -> Roles:
 
 def _apart(plan: Plan, checkpoint: Path | None) -> Roles:
     """Seat a full update: three sets of weights, the values' without the language head."""
-    policy = load_model(plan if checkpoint is None else replace(plan, model_folder=str(checkpoint)))
+    start = plan if checkpoint is None else replace(plan, model_folder=str(checkpoint))
+    policy, _ = adapters.prepare(load_model(start), plan)
     reference = load_model(plan).requires_grad_(requires_grad=False)
-    trunk = load_model(plan).base_model
+    trunk = adapters.prepare(load_model(plan), plan)[0].base_model
     for model in (policy, trunk):
         prepare(model, plan)
     mixed = autocast_of(plan)
