@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ft_magic import atomic, events, follow, hardware, models
-from ft_magic.axes import METHODS, SIGNALS, Method, find_method
+from ft_magic import atomic, events, follow, hardware, intake, models
+from ft_magic.axes import find_method
 from ft_magic.axes.pipelines import PIPELINES
-from ft_magic.data import Data, load_data
-from ft_magic.errors import DataError, RunError, SpecError, TemplateError
+from ft_magic.data import Data
+from ft_magic.errors import RunError, TemplateError
 from ft_magic.memory import parameters
 from ft_magic.paths import runs_dir
 from ft_magic.planning import decide
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 # fp32 LoRA checkpoints hold the adapter and two optimizer moments; full ones the model and both moments.
 _CHECKPOINT_COPIES = 3
-_REWARD_SAMPLES = 8  # rows on which rewards are tried before anything starts
 _KEPT_CHECKPOINTS = 3  # two kept and one being written
 
 
@@ -91,13 +90,13 @@ def _is_pipeline(spec: Mapping[str, Any]) -> bool:
 
 
 def _prepare(given: Mapping[str, Any]) -> Prepared:
-    spec = parse(_as_text(given))
+    spec = parse(intake.as_text(given))
     method = find_method(spec.method)
-    run, folder, name = _model("model", spec.model, given.get("model"))
-    teacher = _model("teacher", spec.teacher, given.get("teacher"))[1] if spec.teacher else ""
-    train, heldout = _rows(spec, method, given.get("data"), given.get("eval_data"))
-    _check_judge(method, given.get("judge"))
-    rewards = _rewards(method, given, train)
+    run, folder, name = intake.model_of("model", spec.model, given.get("model"))
+    teacher = intake.model_of("teacher", spec.teacher, given.get("teacher"))[1] if spec.teacher else ""
+    train, heldout = intake.rows_of(spec, method, given.get("data"), given.get("eval_data"))
+    intake.check_judge(method, given.get("judge"))
+    rewards = intake.rewards_of(method, given, train)
     audit = check_template(Tokenizer.load(folder), train)
     advice = _judge(spec, audit)
     machine = hardware.read()
@@ -124,106 +123,6 @@ def _prepare(given: Mapping[str, Any]) -> Prepared:
         notes += tuple(rewards.notes)
     plan = replace(plan, warnings=advice + plan.warnings, notes=plan.notes + notes)
     return Prepared(plan, train, heldout, rewards)
-
-
-def _as_text(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace the objects a spec may hold by the words that name them: the spec is kept as text."""
-    words = dict(given)
-    for key in ("model", "teacher"):
-        if isinstance(words.get(key), Run):
-            words[key] = words[key].name
-    if words.get("judge") is not None:
-        from ft_magic.judging.settings import described
-
-        words["judge"] = described(words["judge"])
-    if words.get("rewards") is not None:
-        from ft_magic.rewards import describe
-
-        words["rewards"] = describe(words["rewards"])
-    for key in ("data", "eval_data"):
-        if not isinstance(words.get(key), str | None):
-            words[key] = _describe(words[key])
-    return words
-
-
-def _describe(value: Any) -> str:
-    """Name data given as an object; the rows themselves are kept in the run folder."""
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, Data):
-        return value.source
-    return (
-        f"<{type(value).__name__} of {len(value)} rows>"
-        if hasattr(value, "__len__")
-        else f"<{type(value).__name__}>"
-    )
-
-
-def _model(key: str, asked: str, given: Any) -> tuple[Run | None, Path, str]:
-    """Return the run a model comes from (or None), the model folder, and a short name."""
-    if not isinstance(given, Run) and not (runs_dir() / asked / "run.json").is_file():
-        folder = models.resolve(asked)
-        return None, folder, folder.name if asked != "demo" else "smollm2"
-    run = given if isinstance(given, Run) else Run(runs_dir() / asked)
-    if run.status != "finished":
-        raise SpecError(
-            f"{key}: run {run.name} is {run.status}, so it has no result to start from.",
-            f"Finish it with %ft resume {run.name}, or name another model.",
-        )
-    return run, run.merge(), run.name
-
-
-def _rows(spec: Spec, method: Method, given: Any, given_eval: Any) -> tuple[Data, Data | None]:
-    """Load, check the signal and split."""
-    data = _of_signal(spec.data if given is None else given, method)
-    if spec.eval_data is not None:
-        return data, _of_signal(spec.eval_data if given_eval is None else given_eval, method)
-    if not spec.eval_fraction:
-        return data, None
-    return data.split(eval_fraction=spec.eval_fraction, seed=spec.seed)
-
-
-def _of_signal(source: Any, method: Method) -> Data:
-    """Load data as the method's usual signal; refuse what it cannot learn from, naming the conversion.
-
-    Raises:
-        DataError: the data cannot be read, or carries another signal.
-    """
-    data = load_data(source)
-    if data.signal == method.signal:
-        return data
-    if data.signal in method.signals:
-        return load_data(source, signal=method.signal)
-    fitting = [row.name for row in METHODS.values() if data.signal in row.signals]
-    how = SIGNALS[data.signal].converts_to.get(method.signal)
-    convert = f"Convert them: data.to('{method.signal}') ({how}); or use" if how else "Use"
-    raise DataError(
-        f"{data.name} carries '{data.signal}' rows ({data.shape}), but method '{method.name}' learns from "
-        f"'{method.signal}' rows.",
-        f"{convert} method: {' or '.join(fitting)}, or load_data(..., signal='{method.signal}').",
-    )
-
-
-def _check_judge(method: Method, judge: Any) -> None:
-    """Refuse a judge that cannot be understood, or whose key is missing, before anything starts."""
-    if judge is None or "judge" not in method.options:
-        return
-    from ft_magic.judging.settings import Endpoint, read
-
-    source = read(judge).source
-    if isinstance(source, Endpoint):
-        source.key()
-
-
-def _rewards(method: Method, spec: Mapping[str, Any], train: Data) -> Any:
-    """Try rewards out on the first rows, where the method has any and some are given."""
-    given = spec.get("rewards")
-    if given is None or "rewards" not in method.options:
-        return None
-    from ft_magic.rewards import prepare
-
-    columns = tuple(dict.fromkeys(name for row in train for name in row))
-    return prepare(given, columns, list(train[:_REWARD_SAMPLES]), judge=spec.get("judge"))
 
 
 def _judge(spec: Spec, audit: Audit) -> tuple[Advice, ...]:

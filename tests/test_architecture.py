@@ -30,6 +30,7 @@ LAYERS = [
     {"ui", "serve", "backends"},
     {"jobs", "jobserver", "follow", "evaluate", "judging", "export", "worker"},
     {"run", "run_list"},
+    {"intake"},
     {"launch", "pipelines"},
     {"shell", "magics", "cli"},
 ]

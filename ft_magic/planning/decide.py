@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from ft_magic.axes import METHODS, UPDATES, Method, Update, find_method, find_update
-from ft_magic.axes.pipelines import PIPELINES
-from ft_magic.errors import SpecError, nearest
+from ft_magic.axes import Method, Update, find_method, find_update
+from ft_magic.errors import SpecError
 from ft_magic.memory import Size, Workload
 from ft_magic.planning import cautions
 from ft_magic.planning.fit import Choice, fit, memory_limit_bytes
+from ft_magic.planning.options import check_options
 from ft_magic.planning.plans import BACKENDS, Plan, Settings, Situation, refusal
 from ft_magic.planning.sampling import sampling
 from ft_magic.process_environment import process_environment
@@ -26,12 +26,6 @@ _MANY_ROWS = 1000
 _LIVE_EVAL_EXAMPLES = (8, 64)
 _LIVE_EVAL_SHARE = 0.2
 _EVALUATIONS = 5  # evaluations and checkpoints a run when the spec names no interval
-# What to write where a method needs something to judge or to learn from.
-_NEEDED = {
-    "rewards": "Write rewards: $function (see %%reward_fn), a built-in such as exact_answer, or $reward_run.",
-    "rewards|judge": "Write rewards: $function or a built-in, or judge: with a model that compares two answers.",
-    "teacher": "Write teacher: with a hub id, a folder or a run; its vocabulary must be the model's.",
-}
 _WARMUP_RATIO = 0.05  # Unsloth's recipes warm up for 5 steps of about 100
 
 
@@ -46,7 +40,7 @@ def make(spec: Spec, situation: Situation) -> Plan:
         SpecError: the combination cannot run, or an option does not belong to the method.
     """
     method, update = find_method(spec.method), find_update(spec.update)
-    _check_options(spec, method, update)
+    check_options(spec, method, update)
     device = "cuda" if situation.hardware.gpus else "cpu"
     limit = memory_limit_bytes(situation)
     backend = _backend(spec, method, update, situation, device)
@@ -126,41 +120,6 @@ def make(spec: Spec, situation: Situation) -> Plan:
 
 def _value(answers: Mapping[str, Choice[object]], name: str) -> int:
     return int(answers[name].value) if name in answers else 0  # type: ignore[call-overload]  # counts and lengths
-
-
-def _check_options(spec: Spec, method: Method, update: Update) -> None:
-    """Refuse keys that the method or the update would silently ignore."""
-    given = {key for key in spec.model_fields_set if getattr(spec, key) is not None}
-    _check_axis(given, "method", method, METHODS)
-    _check_axis(given, "update", update, UPDATES)
-    if spec.stages:
-        raise SpecError(
-            f"stages has no meaning for method '{method.name}', which has one stage.",
-            f"Leave stages out, or use a pipeline: {', '.join(PIPELINES)}.",
-        )
-    for need in method.needs:
-        if not given & set(need.split("|")):
-            wanted = need.replace("|", " or ")
-            raise SpecError(f"method '{method.name}' needs {wanted}, and none is given.", _NEEDED[need])
-    if spec.loss_type is not None and spec.loss_type not in method.losses:
-        raise SpecError(
-            f"loss_type '{spec.loss_type}' is no loss of method '{method.name}'."
-            f"{nearest(spec.loss_type, method.losses)}",
-            f"Choose one of: {', '.join(method.losses)}.",
-        )
-
-
-def _check_axis(
-    given: set[str], axis: str, row: Method | Update, table: Mapping[str, Method | Update]
-) -> None:
-    for option in sorted(
-        given & {key for other in table.values() for key in other.options} - set(row.options)
-    ):
-        users = [other.name for other in table.values() if option in other.options]
-        raise SpecError(
-            f"{option} has no meaning for {axis} '{row.name}'.",
-            f"Leave {option} out, or use one that reads it: {', '.join(users)}.",
-        )
 
 
 def _backend(spec: Spec, method: Method, update: Update, situation: Situation, device: str) -> Choice[str]:

@@ -159,19 +159,16 @@ def _evaluation(folder: _Folder) -> str:
     event = folder.last("evaluated")
     if event is None:
         return ""
-    rows = [
-        [label(name), event.get(f"{name}_before"), event.get(f"{name}_after")]
-        for name in ("loss", "accuracy")
-        if event.get(f"{name}_after") is not None
-    ]
+    figures = [figure for figure in event.get("figures") or [] if isinstance(figure, Mapping)]
+    rows = [[figure.get("name"), figure.get("before"), figure.get("after")] for figure in figures]
     before, after = event.get("scores_before") or {}, event.get("scores_after") or {}
     rows += [[name, before.get(name), after[name]] for name in after]
-    figures = table(rows, ("on held-out rows", "before", "after")) if rows else ""
+    shown_figures = table(rows, ("on held-out rows", "before", "after")) if rows else ""
     samples = [sample for sample in event.get("samples") or [] if isinstance(sample, Mapping)]
     shown = "".join(_sample(sample) for sample in samples[:_MOST_SAMPLES])
     more = len(samples) - _MOST_SAMPLES
     rest = f'<p class="soft">{more} more in events.jsonl.</p>' if more > 0 else ""
-    return f"<p>{escape(event.get('verdict') or '')}</p>{figures}{shown}{rest}"
+    return f"<p>{escape(event.get('verdict') or '')}</p>{shown_figures}{shown}{rest}"
 
 
 def _sample(sample: Mapping[str, Any]) -> str:
