@@ -224,34 +224,6 @@ def test_a_reward_that_fails_in_training_is_named_with_its_answer(tmp_path, plan
         found.scores(["A?"], ["a"], {})
 
 
-# -- TRL
-
-
-def test_trl_gets_plain_functions_that_take_what_its_trainers_give(tmp_path, plan):
-    found = loaded([ends_right, easy_first], tmp_path, plan)
-    first, second = rewards.as_trl(found)
-    assert (first.__name__, second.__name__) == ("ends_right", "easy_first")
-    given = {
-        "prompts": [[{"role": "user", "content": "ab"}], [{"role": "user", "content": "abcd"}]],
-        "completions": [[{"role": "assistant", "content": "so 4"}], [{"role": "assistant", "content": "5"}]],
-        "completion_ids": [[1], [2]],
-        "answer": ["4", "4"],
-        "level": [1, 2],
-        "trainer_state": object(),
-        "log_extra": print,
-        "log_metric": print,
-    }
-    assert first(**given) == [1.0, 0.0]
-    assert second(**given) == pytest.approx([0.52, 0.29])
-
-
-def test_the_column_prompt_text_stands_for_prompts_that_are_token_ids(tmp_path, plan):
-    second = rewards.as_trl(loaded(easy_first, tmp_path, plan))[0]
-    given = {"completions": ["x"], "level": [1], "answer": ["4"]}
-    assert second(prompts=[[5, 6, 7]], prompt_text=["ab"], **given) == pytest.approx([0.52])
-    assert second(prompts=["ab"], **given) == pytest.approx([0.52])
-
-
 # -- reward models and judges
 
 

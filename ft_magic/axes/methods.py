@@ -173,7 +173,7 @@ _ROWS = (
         reference="live",
         generates=True,
         goal="reward",
-        metrics=("reward", "reward_std", "frac_reward_zero_std", "kl", "completions/mean_length", "entropy"),
+        metrics=("reward", "kl", "completions/mean_length", "frac_reward_zero_std", "reward_std", "entropy"),
     ),
     Method(
         name="rloo",
@@ -189,7 +189,7 @@ _ROWS = (
         reference="live",
         generates=True,
         goal="reward",
-        metrics=("reward", "reward_std", "frac_reward_zero_std", "kl", "completions/mean_length", "entropy"),
+        metrics=("reward", "kl", "completions/mean_length", "frac_reward_zero_std", "reward_std", "entropy"),
     ),
     Method(
         name="ppo",
@@ -209,12 +209,14 @@ _ROWS = (
         goal="reward",
         metrics=(
             "reward",
-            "reward_std",
             "kl",
             "clip_fraction",
-            "value_loss",
-            "entropy",
             "completions/mean_length",
+            "value_loss",
+            "explained_variance",
+            "entropy",
+            "missing_stop",
+            "reward_std",
         ),
     ),
     Method(

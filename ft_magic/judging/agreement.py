@@ -31,11 +31,6 @@ class Agreement:
         return self.same / self.count if self.count else None
 
     @property
-    def decided_share(self) -> float | None:
-        """Share of equal verdicts where neither said tie (setup S2 of Zheng et al. 2023)."""
-        return self.decided_same / self.decided if self.decided else None
-
-    @property
     def kappa(self) -> float | None:
         """Cohen's kappa, (share - chance) / (1 - chance); None where both always say the same word.
 

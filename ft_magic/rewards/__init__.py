@@ -1,11 +1,11 @@
 """Rewards: what scores the answers a model gives while it trains.
 
 ``prepare`` checks them in the notebook and writes them into the run folder; ``load`` reads them in the training
-process; ``as_trl`` fits them to TRL's trainers. ``catalogue`` has the table of built-in ones.
+process. ``catalogue`` has the table of built-in ones.
 """
 
 from ft_magic.rewards.items import describe
-from ft_magic.rewards.loaded import Rewards, as_trl, load, read_items
+from ft_magic.rewards.loaded import Rewards, load, read_items
 from ft_magic.rewards.prepared import Prepared, prepare
 
-__all__ = ["Prepared", "Rewards", "as_trl", "describe", "load", "prepare", "read_items"]
+__all__ = ["Prepared", "Rewards", "describe", "load", "prepare", "read_items"]

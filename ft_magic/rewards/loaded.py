@@ -1,4 +1,4 @@
-"""The rewards of a run, ready to score answers; and the same as TRL's trainers call them."""
+"""The rewards of a run, ready to score answers."""
 
 from __future__ import annotations
 
@@ -14,15 +14,13 @@ from ft_magic.rewards import trial
 from ft_magic.rewards.catalogue import BUILT_IN
 from ft_magic.rewards.function import ScoreError, Signature, call, finite, signature_of
 from ft_magic.rewards.items import Item
-from ft_magic.rewards.texts import completion_text, is_messages, prompt_text, visible
+from ft_magic.rewards.texts import prompt_text, visible
 from ft_magic.rewards.trial import Scorer
 
 if TYPE_CHECKING:
     from ft_magic.planning.plans import Plan
 
 ITEMS_FILE, SOURCE_FILE = "rewards.json", "rewards.py"
-# What TRL's trainers hand every reward besides the columns of the data (1.14).
-_OF_TRAINER = frozenset({"trainer_state", "log_extra", "log_metric", "environments"})
 Say = Callable[[str], object]
 
 
@@ -236,22 +234,3 @@ def _judge(item: Item, place: Place) -> Scorer:
 _SCORERS: Mapping[str, Callable[[Item, Place], Scorer]] = MappingProxyType(
     {"function": _function, "builtin": _builtin, "run": _run, "judge": _judge}
 )
-
-
-def as_trl(rewards: Rewards) -> list[Callable[..., list[float]]]:
-    """Return the rewards as TRL's GRPO and RLOO trainers call them; their weights go into ``reward_weights``."""
-    return [_trl_function(part) for part in rewards.parts]
-
-
-def _trl_function(part: Reward) -> Callable[..., list[float]]:
-    def score(
-        prompts: Sequence[Any], completions: Sequence[Any], completion_ids: Any = None, **columns: Any
-    ) -> list[float]:
-        del completion_ids  # rewards read text
-        texts = columns.pop("prompt_text", None) or prompts
-        asked = [given if is_messages(given) else text for given, text in zip(prompts, texts, strict=True)]
-        answers = [completion_text(completion) for completion in completions]
-        return part.score(asked, answers, {k: v for k, v in columns.items() if k not in _OF_TRAINER})
-
-    score.__name__ = score.__qualname__ = part.name
-    return score

@@ -18,24 +18,6 @@ def prompt_text(prompt: Any) -> str:
     return str(asked[-1]["content"]) if asked else ""
 
 
-def completion_text(completion: Any) -> str:
-    """Return an answer as text: of messages what the assistant says, turns joined by a line break."""
-    if isinstance(completion, str):
-        return completion
-    return "\n".join(
-        str(turn["content"]) for turn in completion if turn.get("role", "assistant") == "assistant"
-    )
-
-
-def is_messages(value: Any) -> bool:
-    """Tell whether a value is a list of messages, not a text and not token ids."""
-    return isinstance(value, Sequence) and not isinstance(value, str) and all(map(_is_message, value))
-
-
-def _is_message(value: Any) -> bool:
-    return isinstance(value, Mapping) and "content" in value
-
-
 def visible(columns: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
     """Return the columns that reward functions may read."""
     return {name: values for name, values in columns.items() if name not in HIDDEN}

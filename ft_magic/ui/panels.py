@@ -6,8 +6,10 @@ notebook stores does not grow with the length of a run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 from ft_magic.axes import METHODS
 from ft_magic.ui.headline import headline
@@ -109,6 +111,22 @@ _METRIC_PANELS = (
     ("share of pairs won", (("rewards/accuracies", "accuracy", GREEN),)),
     ("rewards", (("rewards/chosen", "better answer", BLUE), ("rewards/rejected", "worse answer", ORANGE))),
 )
+# What other metrics are called above their panel.
+_METRIC_TITLES = {
+    "kl": "KL to the start, nats",
+    "completions/mean_length": "answer length, tokens",
+    "frac_reward_zero_std": "groups that score alike",
+    "reward_std": "spread of the reward",
+    "entropy": "entropy, nats",
+    "clip_fraction": "share of steps clipped",
+    "value_loss": "value loss",
+    "explained_variance": "values: variance explained",
+    "missing_stop": "answers without a stop",
+    "nll_loss": "imitation loss",
+    "log_odds_ratio": "log odds ratio",
+}
+_EACH_REWARD = re.compile(r"rewards/(\w+)/mean")
+_REWARD_COLOURS = (BLUE, ORANGE, GREEN, PURPLE, RED, TEAL)
 # One row of small panels; more would make the chart taller than a screen.
 _MOST_METHOD_PANELS = 4
 
@@ -184,11 +202,21 @@ def _noisy(
 def _main_panel(history: History, summary: Summary) -> Panel:
     """Return the large panel: the loss, or what the method works for where a loss says little."""
     steps, values = history.curve(history.goal)
-    curves = list(_noisy("training", steps, values, BLUE, _SMOOTH_FROM))
+    curves = [*_spread(history, steps, values), *_noisy("training", steps, values, BLUE, _SMOOTH_FROM)]
     eval_steps, evals = history.eval_curve(history.goal)
     if evals:
         curves.append(_curve("held-out", eval_steps, evals, ORANGE, "dots"))
     return Panel(summary.goal or "loss", tuple(curves), number(values[-1]) if values else "")
+
+
+def _spread(history: History, steps: Sequence[int], values: Sequence[float]) -> list[Curve]:
+    """Return the band of one standard deviation around a goal that is told with its spread."""
+    spread = history.curve(f"{history.goal}_std")
+    if spread[0] != steps or not steps:
+        return []
+    both = list(zip(values, spread[1], strict=True))
+    up, down = [value + std for value, std in both], [value - std for value, std in both]
+    return [_curve("spread", steps, up, BLUE, "faint"), _curve("", steps, down, BLUE, "faint")]
 
 
 def _side_panels(history: History, summary: Summary) -> tuple[Panel, ...]:
@@ -226,9 +254,19 @@ def _method_panels(history: History) -> tuple[Panel, ...]:
         wanted.sort(key=row.metrics.index)
     groups = [(title, [c for c in curves if c[0] in wanted]) for title, curves in _METRIC_PANELS]
     known = {key for _, curves in groups for key, _, _ in curves}
-    groups += [(key, [(key, "", BLUE)]) for key in wanted if key not in known]
+    groups += _each_reward(carried if isinstance(carried, dict) else ())
+    groups += [(_METRIC_TITLES.get(key, key), [(key, "", BLUE)]) for key in wanted if key not in known]
     panels = [_metric_panel(history, title, curves) for title, curves in groups]
     return tuple(panel for panel in panels if panel.curves)[:_MOST_METHOD_PANELS]
+
+
+def _each_reward(carried: Iterable[str]) -> list[tuple[str, list[tuple[str, str, str]]]]:
+    """Return the panel of single rewards where there are several, by their names."""
+    found = [match for key in carried if (match := _EACH_REWARD.fullmatch(key))]
+    if len(found) < 2:
+        return []
+    colours = cycle(_REWARD_COLOURS)
+    return [("each reward", [(match[0], match[1], next(colours)) for match in found])]
 
 
 def _metric_panel(history: History, title: str, curves: Sequence[tuple[str, str, str]]) -> Panel:

@@ -214,7 +214,7 @@ def _legend(box: _Box, chart: Chart) -> str:
     for kind in reversed(kinds):
         parts += [_text(x, y, kind, anchor="end", size=10), _shape(kind, x - _wide(kind) - 9, y - 4)]
         x -= _wide(kind) + 22
-    for curve in reversed(chart.loss.curves):
+    for curve in reversed([curve for curve in chart.loss.curves if curve.name]):
         parts.append(_text(x, y, curve.name, anchor="end", size=10))
         end = x - _wide(curve.name) - 3
         opacity = 0.35 if curve.style == "faint" else 1
