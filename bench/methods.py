@@ -91,18 +91,19 @@ class Task:
         data: makes the rows.
         steps: optimizer steps.
         options: further settings of the run.
-        model: what it starts from; a method's name is that method's run with the same seed.
-        given: keys that take another run: key -> method.
+        given: keys that take another run: key -> task.
+        method: name of the method, where the task has another name.
     """
 
     data: Callable[[], Data]
     steps: int
     options: dict[str, Any] = field(default_factory=dict)
     given: dict[str, str] = field(default_factory=dict)
+    method: str = ""
 
 
 _PAIRS = {"max_length": 128, "batch_size": 4, "eval_fraction": 0.3}
-_ANSWERS = {"batch_size": 4, "max_completion_length": 16, "eval_fraction": 0.2}
+_ANSWERS = {"batch_size": 4, "max_completion_length": 20, "eval_fraction": 0.2}
 _REWARDS = {"rewards": [brief_number, {"reward": "exact_answer", "weight": 1.0}]}
 TASKS = {
     "sft": Task(short_demos, 30, {"batch_size": 8, "learning_rate": 2e-4}),
@@ -114,10 +115,13 @@ TASKS = {
     "cpo": Task(pairs, 25, _PAIRS | {"learning_rate": 5e-5}),
     "kto": Task(labels, 15, _PAIRS | {"learning_rate": 1e-4, "batch_size": 8}),
     "reward": Task(pairs, 25, _PAIRS | {"learning_rate": 1e-4}),
-    "grpo": Task(sums, 25, _ANSWERS | _REWARDS | {"learning_rate": 1e-4, "num_generations": 4}),
-    "rloo": Task(sums, 25, _ANSWERS | _REWARDS | {"learning_rate": 1e-4, "num_generations": 4}),
-    "ppo": Task(sums, 25, _ANSWERS | _REWARDS | {"learning_rate": 1e-4, "batch_size": 8, "beta": 0.05}),
-    "online_dpo": Task(sums, 25, _ANSWERS | _REWARDS | {"learning_rate": 1e-4}),
+    "grpo": Task(sums, 20, _ANSWERS | _REWARDS | {"learning_rate": 3e-4, "num_generations": 4}),
+    "rloo": Task(sums, 20, _ANSWERS | _REWARDS | {"learning_rate": 3e-4, "num_generations": 4}),
+    "ppo": Task(sums, 20, _ANSWERS | _REWARDS | {"learning_rate": 3e-4, "batch_size": 8, "beta": 0.05}),
+    "ppo without a leash": Task(
+        sums, 20, _ANSWERS | _REWARDS | {"learning_rate": 3e-4, "batch_size": 8, "beta": 0.0}, method="ppo"
+    ),
+    "online_dpo": Task(sums, 20, _ANSWERS | _REWARDS | {"learning_rate": 3e-4}),
     "spin": Task(
         short_demos,
         30,
@@ -139,7 +143,7 @@ def measure(method: str, seed: int, steps: int | None) -> dict[str, Any]:
     options = dict(task.options) | given
     started = time.monotonic()
     run = ft.finetune(
-        model="demo", data=task.data(), method=method, name=name_of(method, seed), seed=seed,
+        model="demo", data=task.data(), method=task.method or method, name=name_of(method, seed), seed=seed,
         max_steps=steps or task.steps, eval_steps=10_000, save_steps=10_000, detach=True, **options,
     )  # fmt: skip
     status = run.wait()
@@ -158,7 +162,7 @@ def measure(method: str, seed: int, steps: int | None) -> dict[str, Any]:
 
 
 def name_of(method: str, seed: int) -> str:
-    return f"methods-{method}-{seed}"
+    return f"methods-{method.replace(' ', '-')}-{seed}"
 
 
 def run_of(method: str, seed: int) -> Any:

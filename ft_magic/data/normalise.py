@@ -187,7 +187,8 @@ class Reader(Cells):
         if ANSWER in self._columns:
             answer = self._string(record, ANSWER)
             row[ANSWER] = answer if answer.strip() else None
-            self.changes["prompts without an answer (None)"] += row[ANSWER] is None
+            if row[ANSWER] is None:
+                self.changes["prompts without an answer (None)"] += 1
         for key, value in record.items():
             if key not in self._columns.values():
                 row[own_name(str(key), self._columns, record)] = self.plain(str(key), value)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ft_magic.planning.plans import Cell, Plan
 
 _HIDDEN = {"device", "weight_bytes", "threads"}
+_ALWAYS = {"packing", "gradient_checkpointing"}  # said also where they are off; other empty settings do not apply
 
 
 def shown_plan(plan: Plan) -> Shown:
@@ -20,7 +21,7 @@ def shown_plan(plan: Plan) -> Shown:
     rows = [
         [name, _value(value), plan.reasons.get(name, "")]
         for name, value in settings.items()
-        if name not in _HIDDEN
+        if name not in _HIDDEN and (name in _ALWAYS or value or plan.reasons.get(name))
     ]
     eta = f", roughly {seconds(plan.eta_s)}" if plan.eta_s else ""
     title = (
