@@ -23,6 +23,7 @@ from ft_magic.progress import Progress, silent
 JOBS: Mapping[str, str] = {
     "evaluate": "ft_magic.evaluate.heldout:evaluate_job",
     "generate": "ft_magic.evaluate.generate:generate_job",
+    "score": "ft_magic.evaluate.scorer:score_job",
     "judge": "ft_magic.judging.replies:judge_job",
     "merge": "ft_magic.export.job:merge_job",
     "export": "ft_magic.export.job:export_job",

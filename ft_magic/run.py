@@ -158,14 +158,14 @@ class Run:
         self,
         *,
         samples: int = 8,
-        score: Callable[[str, str, str], Any] | None = None,
+        score: Callable[[str, str, str], Any] | Run | None = None,
         max_new_tokens: int = 96,
     ) -> Evaluation:
         """Compare before and after on the held-out rows: loss, answers, and a score where one is given.
 
         Args:
             samples: held-out prompts answered by both models.
-            score: called as ``score(prompt, answer, expected)``; a number, a flag, or a dict of those.
+            score: called as ``score(prompt, answer, expected)``; a number, a flag, or a dict of those. Or a reward run.
             max_new_tokens: longest answer, in tokens.
         """
         from ft_magic.evaluate.evaluation import evaluate
@@ -197,6 +197,12 @@ class Run:
         from ft_magic.evaluate.evaluation import generate
 
         return generate(self, prompts, max_new_tokens=max_new_tokens, temperature=temperature, base=base)
+
+    def score(self, prompts: Sequence[str], answers: Sequence[str]) -> list[float]:
+        """Score answers with this reward run: higher is better."""
+        from ft_magic.evaluate.scorer import scores
+
+        return scores(self, prompts, answers)
 
     def merge(self, out: Path | str | None = None) -> Path:
         """Fold the adapter into its base and return the folder of the merged model (``merged`` by default)."""

@@ -46,6 +46,21 @@ def test_a_score_function_judges_both_sides(run):
         run.evaluate(samples=1, score=lambda *_: {}["x"], max_new_tokens=2)
 
 
+def test_a_reward_run_scores_both_sides_and_answers_of_ones_own(run, tiny):
+    judge = ft.finetune(
+        model=str(tiny), data=pairs(), method="reward", max_steps=3, batch_size=4, eval_fraction=0.2, detach=True
+    )
+    assert judge.wait(120) == "finished", judge.logs()
+    found = run.evaluate(samples=2, score=judge, max_new_tokens=4)
+    name = f"score by {judge.name}"
+    before = judge.score([s.prompt for s in found.samples], [s.before for s in found.samples])
+    assert found.scores_before[name] == pytest.approx(sum(before) / len(before), abs=1e-5)
+    with pytest.raises(SpecError, match="trained with method sft, which gives no scores"):
+        run.score(["a"], ["b"])
+    with pytest.raises(SpecError, match="2 prompts and 1 answers do not pair up"):
+        judge.score(["a", "b"], ["c"])
+
+
 def test_the_base_answers_otherwise_than_the_trained_model_and_batches_like_singles(run):
     prompts = ["Name colour 3.", "Name colour 4, please, and be quick about it."]
     trained = run.generate(prompts, max_new_tokens=12)

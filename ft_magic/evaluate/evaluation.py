@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
-from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from ft_magic import jobs
 from ft_magic.errors import SpecError
+from ft_magic.evaluate import scorer
 from ft_magic.evaluate.figures import LOSS, PREFERRED, Figure
 from ft_magic.ui.live import ProgressLine
 from ft_magic.ui.show import DASH, Shown, shown_table
@@ -65,7 +65,7 @@ class Evaluation:
         """Return figures and samples as tables."""
         rows: list[list[object]] = [[f.name, _shown(f, f.before), _shown(f, f.after)] for f in self.figures]
         rows += [
-            [name, _share(self.scores_before[name]), _share(self.scores_after[name])]
+            [name, _score(self.scores_before[name]), _score(self.scores_after[name])]
             for name in self.scores_after
         ]
         figures = shown_table(rows, ("", "before", "after"), title=f"{self.run}: {self.verdict}")
@@ -87,10 +87,7 @@ class Evaluation:
         return self.shown().text
 
 
-Score = Callable[[str, str, str], Any]
-
-
-def evaluate(run: Run, *, samples: int, score: Score | None, max_new_tokens: int) -> Evaluation:
+def evaluate(run: Run, *, samples: int, score: scorer.Score | None, max_new_tokens: int) -> Evaluation:
     """Evaluate a run; the work behind ``Run.evaluate``.
 
     Raises:
@@ -103,14 +100,13 @@ def evaluate(run: Run, *, samples: int, score: Score | None, max_new_tokens: int
             f"run {run.name} held nothing out, so there is nothing to evaluate on.",
             "Train with eval_fraction: 0.1, or give eval_data.",
         )
-    if score is not None:
-        _try_out(score, run)
+    scorer.check(score, run)
     arguments = {"run": str(run.path), "model": model, "samples": samples, "max_new_tokens": max_new_tokens}
     with ProgressLine("Evaluating") as progress:
         raw = jobs.call("evaluate", arguments, progress)
     found = tuple(Sample(**sample) for sample in raw.pop("samples"))
-    before = _scores(score, [(s.prompt, s.before, s.expected) for s in found])
-    after = _scores(score, [(s.prompt, s.after, s.expected) for s in found])
+    before = scorer.means(score, [(s.prompt, s.before, s.expected) for s in found])
+    after = scorer.means(score, [(s.prompt, s.after, s.expected) for s in found])
     figures = tuple(Figure(**figure) for figure in raw["figures"])
     named = {figure.name: figure for figure in figures}
     loss, preferred = named.get(LOSS), named.get(PREFERRED)
@@ -132,52 +128,6 @@ def evaluate(run: Run, *, samples: int, score: Score | None, max_new_tokens: int
     return result
 
 
-def _scores(score: Score | None, answers: Sequence[tuple[str, str, str]]) -> dict[str, float]:
-    """Return the mean of each score over all answers."""
-    if score is None or not answers:
-        return {}
-    table: dict[str, list[float]] = {}
-    for triple in answers:
-        for name, value in _named(score(*triple)).items():
-            table.setdefault(name, []).append(value)
-    return {name: fmean(values) for name, values in table.items()}
-
-
-def _try_out(score: Score, run: Run) -> None:
-    """Call a score function once, before the minutes of work whose result it would throw away.
-
-    Raises:
-        SpecError: it fails on the first held-out row, given the expected answer.
-    """
-    from ft_magic.backends.rows import read
-    from ft_magic.evaluate.heldout import expected_text, prompt_text
-
-    row = next(read(run.folder.heldout_rows))
-    expected = expected_text(row)
-    try:
-        value = score(prompt_text(row), expected, expected)
-    except Exception as error:  # the user's own code may raise anything
-        raise SpecError(
-            f"the score function fails on the first held-out row: {type(error).__name__}: {error}.",
-            "It is called as score(prompt, answer, expected) and returns a number or a dict of numbers.",
-        ) from error
-    _named(value)
-
-
-def _named(value: Any) -> dict[str, float]:
-    """Read what a score function returned: a number, a flag, a dict of those, or an object with ``as_dict``."""
-    if isinstance(value, bool | int | float):
-        return {"score": float(value)}
-    if hasattr(value, "as_dict"):
-        value = value.as_dict()
-    if isinstance(value, Mapping):
-        return {str(name): float(part) for name, part in value.items()}
-    raise SpecError(
-        f"score returned {type(value).__name__}, which is no number.",
-        "Return a number, a flag, or a dict of names to numbers.",
-    )
-
-
 def _verdict(figures: Sequence[Figure], before: Mapping[str, float], after: Mapping[str, float]) -> str:
     """One plain sentence from the first score, or from the figure that says most."""
     if after:
@@ -185,7 +135,7 @@ def _verdict(figures: Sequence[Figure], before: Mapping[str, float], after: Mapp
         word = (
             "better" if after[name] > before[name] else "worse" if after[name] < before[name] else "unchanged"
         )
-        return f"{word}: {name} {_share(before[name])} before, {_share(after[name])} after."
+        return f"{word}: {name} {_score(before[name])} before, {_score(after[name])} after."
     if not figures:
         return "no held-out rows to score."
     preferences = [figure for figure in figures if figure.higher and figure.before is not None]
@@ -243,6 +193,11 @@ def _shown(figure: Figure, value: float | None) -> str:
     if value is None:
         return DASH
     return _share(value) if figure.share else f"{value:.3f}"
+
+
+def _score(value: float) -> str:
+    """Return a mean score: of 0 to 1 as a share, any other as a number."""
+    return _share(value) if 0 <= value <= 1 else f"{value:.3f}"
 
 
 def _share(value: float | None) -> str:

@@ -96,9 +96,10 @@ def of_scores(chosen: Sequence[float], rejected: Sequence[float]) -> list[Figure
 
 def _calibration_error(chances: Sequence[float], bins: int = 10) -> float:
     """Return the expected calibration error of chances given to the true answer."""
-    groups: dict[int, list[tuple[float, bool]]] = {}
+    groups: dict[int, list[tuple[float, float]]] = {}
     for chance in chances:
-        confidence, right = max(chance, 1 - chance), chance > 0.5  # of two answers the likelier one is named
+        confidence = max(chance, 1 - chance)  # of two answers the likelier one is named; of equal ones either
+        right = (chance > 0.5) + 0.5 * (chance == 0.5)
         groups.setdefault(min(bins - 1, int((confidence - 0.5) * 2 * bins)), []).append((confidence, right))
     gaps = [
         abs(sum(c for c, _ in group) / len(group) - sum(r for _, r in group) / len(group)) * len(group)

@@ -150,9 +150,9 @@ def logs(arguments: Namespace, variables: Variables) -> Text:
 def evaluate(arguments: Namespace, variables: Variables) -> Any:
     """Measure the held-out rows, with a score function where one is named."""
     score = value(arguments.score, variables) if arguments.score else None
-    if score is not None and not callable(score):
+    if score is not None and not callable(score) and not hasattr(score, "score"):
         raise SpecError(
-            f"--score {arguments.score} is no function.",
+            f"--score {arguments.score} is no function and no reward run.",
             "Write --score $fn, where fn(prompt, answer, expected) returns a number or a dict of numbers.",
         )
     return run(arguments.run, variables).evaluate(samples=arguments.samples, score=score)

@@ -171,7 +171,10 @@ _ROWS = (
             _RUN,
             _option("--samples", "held-out prompts to answer", type=int, default=8, metavar="N"),
             _option(
-                "--score", "$fn with fn(prompt, answer, expected) -> number", kind="value", metavar="$FN"
+                "--score",
+                "$fn with fn(prompt, answer, expected) -> number, or $reward_run",
+                kind="value",
+                metavar="$FN",
             ),
         ),
         actions.evaluate,
