@@ -6,9 +6,10 @@ NOTEBOOK := notebooks/00_raw_to_model.ipynb
 # A notebook always has neighbours; threads that wait asleep keep them from starving each other.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test test-slow test-colab test-browser check docs bench clean
+.PHONY: help demo notebooks test test-slow test-colab test-browser check docs bench clean
 help:
 	@echo "make demo    run the notebook from raw data to a quantized model that talks"
+	@echo "make notebooks  run every notebook, about ten minutes each"
 	@echo "make test    run the tests (make test-slow: the ones with the real model; make test-colab, test-browser)"
 	@echo "make check   lint, types, generated tables"
 	@echo "make docs    write the generated tables of the README"
@@ -32,6 +33,14 @@ demo: $(VENV)/.base
 	cd notebooks && ../$(BIN)/python -m jupyter nbconvert --to notebook --execute 00_raw_to_model.ipynb --output-dir out
 	cd notebooks/out && ../../$(BIN)/python -m jupyter nbconvert --to html 00_raw_to_model.ipynb
 	@echo "Done. Look at notebooks/out/00_raw_to_model.html; the run is in notebooks/ft_runs/."
+
+notebooks: $(VENV)/.base
+	mkdir -p notebooks/out
+	cd notebooks && for file in *.ipynb; do \
+		../$(BIN)/python -m jupyter nbconvert --to notebook --execute "$$file" --output-dir out || exit 1; \
+		(cd out && ../../$(BIN)/python -m jupyter nbconvert --to html "$$file") || exit 1; \
+	done
+	@echo "Done. Look at notebooks/out/*.html; the runs are in notebooks/ft_runs/."
 
 test: $(VENV)/.unsloth
 	$(BIN)/python -m pytest

@@ -117,9 +117,16 @@ TASKS = {
     "reward": Task(pairs, 25, _PAIRS | {"learning_rate": 1e-4}),
     "grpo": Task(sums, 20, _ANSWERS | _REWARDS | {"learning_rate": 3e-4, "num_generations": 4}),
     "rloo": Task(sums, 20, _ANSWERS | _REWARDS | {"learning_rate": 3e-4, "num_generations": 4}),
-    "ppo": Task(sums, 20, _ANSWERS | _REWARDS | {"learning_rate": 3e-4, "batch_size": 8, "beta": 0.05}),
+    "ppo": Task(
+        sums,
+        20,
+        _ANSWERS | _REWARDS | {"learning_rate": 2e-4, "beta": 0.05, "trainer": {"num_ppo_epochs": 2}},
+    ),
     "ppo without a leash": Task(
-        sums, 20, _ANSWERS | _REWARDS | {"learning_rate": 3e-4, "batch_size": 8, "beta": 0.0}, method="ppo"
+        sums,
+        20,
+        _ANSWERS | _REWARDS | {"learning_rate": 2e-4, "beta": 0.0, "trainer": {"num_ppo_epochs": 2}},
+        method="ppo",
     ),
     "online_dpo": Task(sums, 20, _ANSWERS | _REWARDS | {"learning_rate": 3e-4}),
     "spin": Task(

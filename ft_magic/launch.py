@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ft_magic import atomic, events, follow, hardware, intake, models
-from ft_magic.axes import find_method
+from ft_magic.axes import find_method, find_update
 from ft_magic.axes.pipelines import PIPELINES
 from ft_magic.data import Data
 from ft_magic.errors import RunError, TemplateError
 from ft_magic.memory import parameters
 from ft_magic.paths import runs_dir
 from ft_magic.planning import decide
+from ft_magic.planning.options import check_options
 from ft_magic.planning.plans import Advice, Lengths, Plan, Situation
 from ft_magic.run import Run
 from ft_magic.run_folder import RunFolder
@@ -92,6 +93,7 @@ def _is_pipeline(spec: Mapping[str, Any]) -> bool:
 def _prepare(given: Mapping[str, Any]) -> Prepared:
     spec = parse(intake.as_text(given))
     method = find_method(spec.method)
+    check_options(spec, method, find_update(spec.update))  # before anything is loaded or read
     run, folder, name = intake.model_of("model", spec.model, given.get("model"))
     teacher = intake.model_of("teacher", spec.teacher, given.get("teacher"))[1] if spec.teacher else ""
     train, heldout = intake.rows_of(spec, method, given.get("data"), given.get("eval_data"))

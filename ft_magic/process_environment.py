@@ -18,6 +18,7 @@ def process_environment(device: str, threads: int) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "UNSLOTH_DISABLE_STATISTICS": "1",
         "WANDB_SILENT": "true",
+        "TRL_EXPERIMENTAL_SILENCE": "1",  # the rows name what is experimental; a warning each run adds nothing
         "PYTHONHASHSEED": "0",  # PEFT writes a set into adapter_config.json: its order is part of the result
     }
     if device == "cuda":

@@ -105,6 +105,16 @@ def test_an_adapter_on_one_of_two_tied_layers_changes_that_one_only(base, tmp_pa
     assert found.mean_kl < 0.002
 
 
+def test_what_16_bits_would_round_away_is_written_in_32(base, adapter, tmp_path, monkeypatch):
+    monkeypatch.setitem(merging.KL_LIMITS, "float32", 1e-7)  # rounding to bfloat16 costs about 1e-4 here
+    told = []
+    made = merging.merge(base, adapter, tmp_path / "out", progress=lambda what, *_: told.append(what))
+    assert made.dtype == "float32"
+    assert made.mean_kl < 1e-7
+    assert "bfloat16 would round away part of what was learned: writing float32" in told
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "float32"
+
+
 def test_a_qlora_merge_is_the_model_as_trained(base, adapter, tmp_path):
     pytest.importorskip("bitsandbytes")
     from peft import PeftModel

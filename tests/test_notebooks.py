@@ -101,7 +101,7 @@ def test_every_magic_is_one_that_exists_with_settings_it_reads(path):
         elif name in ("finetune", *METHODS, *PIPELINES):
             check_training(name, line, body)
         else:
-            assert (name, line, body is None) in [("load_ext", "ft_magic", True)] or name == "writefile"
+            assert name == "writefile" or (name, line, body) == ("load_ext", "ft_magic", None)
 
 
 @every_notebook
@@ -116,5 +116,7 @@ def test_together_the_notebooks_train_every_method_and_pipeline():
     for path in NOTEBOOKS:
         for name, line, body in magics(path):
             if name in ("finetune", *METHODS, *PIPELINES):
-                trained.add(calls.parse(line, body, None if name == "finetune" else name).values.get("method", "sft"))
+                trained.add(
+                    calls.parse(line, body, None if name == "finetune" else name).values.get("method", "sft")
+                )
     assert trained >= (set(METHODS) - {"cpt"}) | set(PIPELINES)

@@ -8,7 +8,7 @@ import pytest
 from cells import make, train
 
 from ft_magic import events
-from ft_magic.backends import Job, adapters, on_policy, trl
+from ft_magic.backends import Job, adapters, trl
 from ft_magic.backends.base_model import load_model
 from ft_magic.backends.on_policy import OnlineDPOTrainer, OnPolicyTrainer
 from ft_magic.backends.scoring import A_TIE, Scorer
@@ -115,7 +115,9 @@ def test_answers_depend_on_seed_and_step_alone(online):
 def test_a_resumed_run_is_given_the_pairs_it_would_have_had(tiny, tmp_path, monkeypatch):
     made = []
     build = OnlineDPOTrainer.pairs
-    monkeypatch.setattr(OnlineDPOTrainer, "pairs", lambda self, places: made.append(build(self, places)) or made[-1])
+    monkeypatch.setattr(
+        OnlineDPOTrainer, "pairs", lambda self, places: made.append(build(self, places)) or made[-1]
+    )
     cell = train(make(tmp_path / "run", tiny, "online_dpo", "lora", learning_rate=RATE))
     shutil.rmtree(cell.folder.adapter)
     shutil.rmtree(cell.folder.checkpoints / "checkpoint-2")
@@ -143,8 +145,10 @@ def test_ties_move_no_weight(tiny, tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def played(tiny, tmp_path_factory):
     """Two rounds of two steps each: the plan's four steps over two iterations."""
-    cell = make(tmp_path_factory.mktemp("spin") / "run", tiny, "spin", "lora", learning_rate=RATE, max_steps=4)
-    return train(cell)
+    folder = tmp_path_factory.mktemp("spin") / "run"
+    return train(
+        make(folder, tiny, "spin", "lora", learning_rate=RATE, max_steps=4, save_steps=2, max_length=64)
+    )
 
 
 def round_of(cell, number):
@@ -162,7 +166,9 @@ def test_a_round_keeps_human_and_own_answers_of_as_many_rows_as_it_trains(played
         assert len(made) == 2 * 4  # steps a round times batch
         for pair in made:
             shown = light.decode(pair["prompt_ids"] + pair["chosen_ids"])
-            words = shown.replace("<|im_start|>user\n", "").replace("<|im_end|>\n<|im_start|>assistant\n", " ")
+            words = shown.replace("<|im_start|>user\n", "").replace(
+                "<|im_end|>\n<|im_start|>assistant\n", " "
+            )
             assert words.removesuffix("<|im_end|>") in human
             assert 0 < len(pair["rejected_ids"]) <= 8  # max_completion_length
     assert not (played.folder.path / "data" / "spin-2.jsonl").exists()
@@ -176,7 +182,7 @@ def test_the_reference_of_a_round_is_the_policy_that_began_it(played, tiny, numb
 
     model = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32).eval()
     if number:  # the second round begins after the second step
-        model = PeftModel.from_pretrained(model, played.folder.checkpoints / "checkpoint-2").eval()
+        model = PeftModel.from_pretrained(model, str(played.folder.checkpoints / "checkpoint-2")).eval()
     for pair in round_of(played, number):
         for side in ("chosen", "rejected"):
             assert pair[f"ref_{side}_logps"] == pytest.approx(
@@ -220,18 +226,48 @@ def test_answers_equal_to_the_human_ones_are_left_out_and_counted(tiny, tmp_path
     assert cell.outcome.step == 2
 
 
+def test_a_round_of_human_answers_alone_says_that_it_learns_nothing(tiny, tmp_path, monkeypatch):
+    human_answers(monkeypatch, 8)
+    cell = train(make(tmp_path / "run", tiny, "spin", "lora", max_steps=4, max_length=64))
+    equal, stopped = cell.events("warning")
+    assert equal["message"] == "round 1: 8 of 8 answers are the human ones."
+    assert "learns nothing" in equal["fix"]
+    assert "Self-play stops here" in stopped["fix"]
+    assert {event["grad_norm"] for event in cell.events("step")} == {0}
+
+
 def test_a_policy_equal_to_its_reference_stops_the_play(tiny, tmp_path):
     cell = make(tmp_path / "run", tiny, "spin", "lora", learning_rate=1e-15, max_steps=6, iterations=3)
     cell = train(cell)
     (warning,) = cell.events("warning")
-    assert warning["message"] == "after 1 rounds the model can no longer tell its answers from the human ones."
+    assert (
+        warning["message"] == "after 1 rounds the model can no longer tell its answers from the human ones."
+    )
     assert cell.outcome.step < 6
     assert cell.outcome.status == "finished"  # its result is kept
     assert cell.folder.adapter.exists()
     assert not (cell.folder.path / "data" / "spin-1.jsonl").exists()
 
 
-def test_a_resumed_run_reads_its_rounds_answers_instead_of_writing_new_ones(tiny, tmp_path, played, monkeypatch):
+def test_a_run_resumed_between_two_rounds_is_judged_like_one_that_went_on(tiny, tmp_path):
+    cell = make(tmp_path / "run", tiny, "spin", "lora", learning_rate=1e-15, max_steps=6, iterations=3)
+    cell = train(cell)
+    assert cell.outcome.step == 3
+    shutil.rmtree(cell.folder.adapter)
+    shutil.rmtree(cell.folder.checkpoints / "checkpoint-3")
+    again = train(cell, cell.folder.checkpoints / "checkpoint-2")
+    assert again.outcome == cell.outcome
+    assert len(again.events("warning")) == 2
+
+
+def test_too_few_pairs_to_tell_anything_do_not_stop_the_play(tiny, tmp_path):
+    # Three of three is 1.0, and clearly more than half would be 0.5 + 1.96 * 0.5 / sqrt(3) = 1.07.
+    cell = train(make(tmp_path / "run", tiny, "spin", "lora", max_steps=2, batch_size=3, learning_rate=RATE))
+    assert not cell.events("warning")
+    assert len(round_of(cell, 1)) == 3
+
+
+def test_a_resumed_run_reads_its_rounds_answers_instead_of_writing_new_ones(tiny, tmp_path, monkeypatch):
     cell = make(tmp_path / "run", tiny, "spin", "lora", learning_rate=RATE, max_steps=4)
     cell = train(cell)
     first = cell.weights()

@@ -35,13 +35,15 @@ SPEC = {
 }  # fmt: skip
 SAMPLING = ("max_completion_length", "num_generations", "iterations")
 # Loss of the first step, where policy and reference are the same model: sigmoid(0) is a half, so -ln of it for DPO and
-# 1 - sigmoid(0) for KTO (arXiv 2402.01306, equation 7); (0 - 1 / (2 beta))^2 with beta 0.1 for IPO (arXiv 2310.12036).
+# 1 - sigmoid(0) for KTO (arXiv 2402.01306, equation 7); (0 - 1 / (2 beta))^2 with beta 0.1 for IPO (arXiv
+# 2310.12036); no distance to a teacher that is the student.
 FIRST_LOSS = {
     "dpo": math.log(2),
     "spin": math.log(2),
     "online_dpo": math.log(2),
     "kto": 0.5,
     "ipo": 25.0,
+    "distill": 0.0,
 }
 
 
@@ -66,35 +68,24 @@ def liked():
     return trained("reward", learning_rate=1e-3, max_steps=4)
 
 
-@pytest.fixture(scope="module")
-def taught():
-    """A run of sft, the teacher of distillation."""
-    return trained("sft", learning_rate=1e-3)
-
-
 def needs_of(method, request):
-    """Return what the method cannot do without: a reward run for ppo, a taught teacher, a built-in reward."""
+    """Return what the method cannot do without: the model itself as teacher, a reward run for ppo, else a built-in."""
     row = METHODS[method]
     if "teacher" in row.needs:
-        return {"teacher": request.getfixturevalue("taught")}
+        return {"teacher": "demo"}
     if row.backends == ("ppo",):
         return {"rewards": request.getfixturevalue("liked")}
     return {"rewards": {"reward": "contains", "column": "answer"}} if row.needs else {}
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("sft", "reward")])
+@pytest.mark.parametrize("method", [name for name, row in METHODS.items() if not row.score_head])
 def test_a_method_trains_the_real_model_and_it_answers(method, request):
     run = trained(method, **needs_of(method, request))
     found = losses(run)
     assert len(found) == STEPS
     if method in FIRST_LOSS:
-        assert found[0] == pytest.approx(FIRST_LOSS[method], rel=2e-3)
+        assert found[0] == pytest.approx(FIRST_LOSS[method], rel=2e-3, abs=1e-4)
     answers(run)
-
-
-def test_sft_lowers_the_loss_and_answers(taught):
-    assert losses(taught)[-1] < losses(taught)[0]
-    answers(taught)
 
 
 def test_a_reward_run_ranks_the_answers_it_saw(liked):

@@ -48,7 +48,13 @@ def test_a_score_function_judges_both_sides(run):
 
 def test_a_reward_run_scores_both_sides_and_answers_of_ones_own(run, tiny):
     judge = ft.finetune(
-        model=str(tiny), data=pairs(), method="reward", max_steps=3, batch_size=4, eval_fraction=0.2, detach=True
+        model=str(tiny),
+        data=pairs(),
+        method="reward",
+        max_steps=3,
+        batch_size=4,
+        eval_fraction=0.2,
+        detach=True,
     )
     assert judge.wait(120) == "finished", judge.logs()
     found = run.evaluate(samples=2, score=judge, max_new_tokens=4)

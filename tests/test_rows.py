@@ -33,10 +33,13 @@ def fed(tokenizer, tmp_path):
     return lambda *args, **options: feed_into(tmp_path, tokenizer, *args, **options)
 
 
-def feed_into(folder, tokenizer, feed, given_rows, max_length=200, limit=None):
+def feed_into(folder, tokenizer, feed, given_rows, max_length=200, limit=None, answer=0):
     path = folder / "train.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in given_rows), encoding="utf-8")
-    plan = SimpleNamespace(method=SimpleNamespace(feed=feed), settings=SimpleNamespace(max_length=max_length))
+    plan = SimpleNamespace(
+        method=SimpleNamespace(feed=feed),
+        settings=SimpleNamespace(max_length=max_length, max_completion_length=answer),
+    )
     return rows.tokenized(path, tokenizer, plan, limit)
 
 
@@ -147,6 +150,8 @@ def test_a_prompt_needs_room_for_one_token_of_an_answer(tokenizer, fed):
     length = len(tokenizer.encode(prompt("Name colour 0.")))
     assert not fed("prompts", made.prompts(1), max_length=length).rows
     assert len(fed("prompts", made.prompts(1), max_length=length + 1).rows) == 1
+    assert not fed("prompts", made.prompts(1), max_length=length + 7, answer=8).rows
+    assert len(fed("prompts", made.prompts(1), max_length=length + 8, answer=8).rows) == 1
 
 
 def test_rows_the_template_refuses_are_counted_with_its_words(tokenizer, tmp_path):

@@ -1,11 +1,12 @@
 import json
 import random
+import re
 
 import pytest
 
 from ft_magic import samples
 from ft_magic.errors import DataError
-from ft_magic.samples import make_triage, triage_words
+from ft_magic.samples import make_preferences, make_sums, make_triage, preference_words, triage_words
 from ft_magic.samples.triage import KEYS, score, summary
 
 RIGHT = '{"intent": "refund", "order": null, "item": "teapot", "reply": "We will refund the teapot within two days."}'
@@ -22,7 +23,7 @@ def test_every_sample_is_shipped_and_small(name):
 
 def test_all_samples_together_are_small_enough_to_ship():
     folder = samples.path("triage").parent
-    assert sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) < 300_000
+    assert sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) < 400_000
 
 
 def test_an_unknown_sample_names_the_nearest():
@@ -31,8 +32,9 @@ def test_an_unknown_sample_names_the_nearest():
 
 
 def test_the_script_makes_the_shipped_files_again(tmp_path):
-    make_triage.write(tmp_path)
-    for name in ("triage", "triage_heldout", "triage_pairs"):
+    for script in (make_triage, make_preferences, make_sums):
+        script.write(tmp_path)
+    for name in samples.NAMES.keys() - {"handbook"}:
         assert (tmp_path / samples.NAMES[name]).read_bytes() == samples.path(name).read_bytes()
 
 
@@ -96,10 +98,47 @@ def test_preference_rows_prefer_the_right_answer():
         assert not score(row["prompt"], row["rejected"], row["chosen"]).exact
 
 
+def test_neither_length_nor_a_repeated_text_tells_a_better_answer_from_a_worse_one():
+    rows = lines("preferences")
+    shorter = sum(len(row["chosen"]) < len(row["rejected"]) for row in rows) / len(rows)
+    assert 0.3 < shorter < 0.7
+    assert not {row["chosen"] for row in rows} & {row["rejected"] for row in rows}
+    assert max([row["rejected"] for row in rows].count(row["rejected"]) for row in rows) <= len(rows) // 20
+
+
+def test_held_out_preferences_speak_of_other_matters_than_training():
+    for key in ("prompt", "chosen"):
+        assert not {row[key] for row in lines("preferences")} & {
+            row[key] for row in lines("preferences_heldout")
+        }
+    matters = {case.about for case in preference_words.TRAIN}
+    assert not matters & {case.about for case in preference_words.HELD_OUT}
+
+
+@pytest.mark.parametrize("name", ["sums", "sums_heldout"])
+def test_the_answer_to_a_sum_is_right_and_the_prompts_are_all_different(name):
+    rows = lines(name)
+    assert len({row["prompt"] for row in rows}) == len(rows)
+    for row in rows:
+        first, second = map(int, re.findall(r"\d+", row["prompt"]))
+        assert int(row["answer"]) in (first + second, abs(first - second))
+
+
+def test_held_out_sums_tell_stories_of_their_own():
+    stories = [
+        {re.sub(r"\d+", "", row["prompt"]) for row in lines(name)} for name in ("sums", "sums_heldout")
+    ]
+    assert not stories[0] & stories[1]
+
+
 def test_the_loader_reads_every_sample_as_its_signal_and_reports_the_blemishes():
     data = pytest.importorskip("ft_magic.data")
     signals = {name: data.load_data(samples.path(name)).signal for name in samples.NAMES}
-    assert signals == {"triage": "demo", "triage_heldout": "demo", "triage_pairs": "pair", "handbook": "text"}
+    assert signals == {
+        "triage": "demo", "triage_heldout": "demo", "triage_pairs": "pair", "handbook": "text",
+        "preferences": "pair", "preferences_heldout": "pair", "sums": "demo", "sums_heldout": "demo",
+    }  # fmt: skip
+    assert data.load_data(samples.path("sums"), signal="prompt")[0].keys() == {"prompt", "answer"}
     loaded = data.load_data(samples.path("triage"))
     assert loaded.dropped.count == 1
     assert {finding.name: finding.count for finding in loaded.report().findings}["duplicates"] == 3

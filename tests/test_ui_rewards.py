@@ -21,7 +21,9 @@ def history():
             "rewards/correct/mean": 0.1, "entropy": 2.0, "step_time": 9.0,
         }  # fmt: skip
         events.append(told("step", step, step=step, total_steps=3, loss=0.0, metrics=metrics))
-        events.append(told("eval", step, step=step, loss=None, metrics={"reward": 0.1 * step + 0.01, "kl": 0.02}))
+        events.append(
+            told("eval", step, step=step, loss=None, metrics={"reward": 0.1 * step + 0.01, "kl": 0.02})
+        )
     return History(events)
 
 

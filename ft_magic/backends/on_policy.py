@@ -18,13 +18,13 @@ from trl import DPOConfig, DPOTrainer
 from ft_magic import atomic
 from ft_magic.backends import Emit
 from ft_magic.backends.answering import answer_ids, without_stop
+from ft_magic.backends.ppo_answers import noise_seed
 from ft_magic.backends.scoring import Scorer
 from ft_magic.template import Tokenizer
 
 Pair = dict[str, Any]
 _TOLD_APART_PAIRS = 64  # pairs on which a round of self-play is judged
 _TWO_SIDED_95 = 1.96
-_SEED_BITS = 32  # seeds of runs have at most so many bits
 
 
 @dataclass
@@ -111,7 +111,7 @@ class OnPolicyTrainer(DPOTrainer):  # type: ignore[misc]  # trl ships no complet
         """
         devices = list(range(torch.cuda.device_count()))
         with torch.random.fork_rng(devices):
-            torch.manual_seed(self.args.seed + (self.state.global_step << _SEED_BITS))
+            torch.manual_seed(noise_seed(self.args.seed, self.state.global_step))
             found = self.answers(prompts, self.args.temperature)
         lengths = self._metrics["train"]["completions/mean_length"]
         lengths.append(sum(map(len, found)) / max(1, len(found)))
@@ -199,27 +199,37 @@ class SpinTrainer(OnPolicyTrainer):
 
     def _begin(self, number: int, batch: int) -> None:
         """Start a round: judge the last one, then write or read the answers of this one."""
-        if self._made and not self._told_apart():
+        if number and not self._made:  # a resumed run
+            self._made = self._read(number - 1)
+        begins = self.state.global_step % self.steps_a_round == 0
+        if number and begins and not self._told_apart():
             self.emit(
                 "warning",
                 message=f"after {number} rounds the model can no longer tell its answers from the human ones.",
                 fix="Self-play stops here; more rounds would learn noise.",
             )
             self.control.should_training_stop = True
-        path = self.folder / f"spin-{number}.jsonl"
+        path = self._file(number)
         if path.exists():
-            self._made = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            self._made = self._read(number)
         elif not self.control.should_training_stop:
-            self._made = self._write(number, min(len(self.rows), self.steps_a_round * batch))
+            self._made = self._write(number, self.steps_a_round * batch)
             atomic.write_text(path, "".join(json.dumps(pair) + "\n" for pair in self._made))
         self._round = number
 
+    def _file(self, number: int) -> Path:
+        return self.folder / f"spin-{number}.jsonl"
+
+    def _read(self, number: int) -> list[Pair]:
+        return [json.loads(line) for line in self._file(number).read_text(encoding="utf-8").splitlines()]
+
     def _write(self, number: int, count: int) -> list[Pair]:
         """Answer a round's prompts with the policy as it is; leave out answers equal to the human ones."""
+        places = self.train_dataset["row"]  # the rows after them are held out
         order = torch.randperm(
-            len(self.rows), generator=torch.Generator().manual_seed(self.args.seed + number)
+            len(places), generator=torch.Generator().manual_seed(self.args.seed + number)
         ).tolist()
-        rows = [self.rows[place] for place in order[:count]]
+        rows = [self.rows[places[at]] for at in order[:count]]
         answers = self.sample([row["prompt_ids"] for row in rows])
         made = [
             {"prompt_ids": row["prompt_ids"], "chosen_ids": row["completion_ids"], "rejected_ids": answer}
@@ -230,7 +240,9 @@ class SpinTrainer(OnPolicyTrainer):
             self.emit(
                 "warning",
                 message=f"round {number + 1}: {len(made) - len(different)} of {len(made)} answers are the human ones.",
-                fix="They are left out of the round: there is nothing to tell apart.",
+                fix="They are left out of the round: there is nothing to tell apart."
+                if different
+                else "There is nothing to tell apart, so this round learns nothing.",
             )
         self._compare(made := different or made)
         return made
@@ -260,7 +272,10 @@ class SpinTrainer(OnPolicyTrainer):
         model.train(was_training)
 
     def _told_apart(self) -> bool:
-        """Return whether human answers gained on the last round's own ones in clearly more than half the pairs."""
+        """Return whether human answers gained on the last round's own ones in clearly more than half the pairs.
+
+        So few pairs that not even all of them would be clear are no reason to stop.
+        """
         pairs = self._made[:_TOLD_APART_PAIRS]
         wins = sum(
             chosen - pair["ref_chosen_logps"] > rejected - pair["ref_rejected_logps"]
@@ -268,7 +283,8 @@ class SpinTrainer(OnPolicyTrainer):
         )
         share = wins / len(pairs)
         self._metrics["train"]["told_apart"].append(share)
-        return bool(share > 0.5 + _TWO_SIDED_95 * 0.5 / len(pairs) ** 0.5)
+        clear = 0.5 + _TWO_SIDED_95 * 0.5 / len(pairs) ** 0.5
+        return bool(share > clear) or clear >= 1
 
 
 _TOKENS = ("prompt_ids", "chosen_ids", "rejected_ids")

@@ -18,7 +18,7 @@ from ft_magic.template import Rendered, Tokenizer, prompt_ids, render, render_pa
 IGNORED = -100  # label that torch's cross entropy and TRL leave out of the loss
 
 UNTRAINED = "no trained token within max_length"
-NO_ROOM = "the prompt alone fills max_length"
+NO_ROOM = "the prompt leaves no room for an answer within max_length"
 EQUAL = "chosen and rejected are equal within max_length"
 EMPTY = "an answer is empty"
 
@@ -73,13 +73,15 @@ def tokenized(path: Path, tokenizer: Tokenizer, plan: Plan, limit: int | None = 
         ``prompts``: ``prompt_ids``, ``prompt_text`` (the last user turn) and every column of the row.
         ``demos``: ``prompt_ids``, ``completion_ids`` (the last answer) and ``prompt_text``.
     """
-    feed = FEEDS[plan.method.feed]
+    feed, longest = FEEDS[plan.method.feed], plan.settings.max_length
+    if plan.method.feed == "prompts":
+        longest -= max(0, plan.settings.max_completion_length - 1)  # room for the answer
     made = Tokenized([])
     for row in read(path):
         if limit is not None and len(made.rows) >= limit:
             break
         try:
-            made.rows.append(feed(row, tokenizer, plan.settings.max_length))
+            made.rows.append(feed(row, tokenizer, longest))
         except _UnfedError as why:
             made.dropped[str(why)] += 1
         except TemplateError as error:
@@ -89,7 +91,7 @@ def tokenized(path: Path, tokenizer: Tokenizer, plan: Plan, limit: int | None = 
 
 def _labels(row: Mapping[str, Any], tokenizer: Tokenizer, max_length_tokens: int) -> Fed:
     rendered = render(tokenizer, row, max_length_tokens=max_length_tokens)
-    if not any(rendered.mask):
+    if not any(rendered.mask[1:]):  # nothing stands before the first token to predict it from
         raise _UnfedError(UNTRAINED)
     labels = [
         token if trained else IGNORED for token, trained in zip(rendered.ids, rendered.mask, strict=True)

@@ -96,6 +96,7 @@ def merge(run: Run, out: Path | None = None) -> Path:
         path=made["path"],
         bytes=made["bytes"],
         mean_kl=made["mean_kl"],
+        dtype=made["dtype"],
         max_abs_logit_difference=made["max_abs_logit_difference"],
     )
     return target

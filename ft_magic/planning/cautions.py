@@ -20,7 +20,9 @@ def warnings(
     """Return what a reader can act on, each with its fix."""
     rows = len(situation.lengths.tokens)
     low, high = (bound * update.rate_factor for bound in _SANE_RATES[update.family])
-    cut = sum(length > settings.max_length for length in situation.lengths.tokens)
+    room = settings.max_length - settings.max_completion_length
+    cut = sum(length > room for length in situation.lengths.tokens)
+    fate = "left out, as their answers would not fit" if settings.max_completion_length else "cut"
     found = [
         (
             rows < _FEW_ROWS,
@@ -44,7 +46,7 @@ def warnings(
         ),
         (
             cut > 0,
-            f"{cut} of {rows} rows are longer than {settings.max_length} tokens and are cut.",
+            f"{cut} of {rows} rows are longer than {settings.max_length} tokens and are {fate}.",
             "Raise max_length.",
         ),
         (

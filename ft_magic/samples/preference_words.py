@@ -235,20 +235,36 @@ EVASIVE = (
     "I am only a machine and cannot help you with {about}.",
 )
 RAMBLING = (
-    "As you may know, our shop was founded many years ago, and ever since then, day after day, we have thought about "
-    "things like {about}, which is a topic with many sides.",
-    "Thank you so very much for your most valued message, which we have read with the greatest interest, and which "
-    "brings us, once more, to {about}, a matter of importance to us all.",
-    "Well, there is a lot one could say about {about}. First of all there is the first point. Then there is the "
-    "second point. And in the end there is of course the third point.",
-    "When we talk about {about}, we must first ask what a customer is. A customer is a person. A person has wishes. "
-    "Wishes are important. This is why we have a shop.",
-    "Oh, {about}! My aunt had the very same thing, or maybe it was my cousin, and she told me a long story about it "
-    "which I will now try to remember as well as I can.",
-    "In general, and speaking in broad terms, and with all due care, and without going into detail, one can say that "
-    "{about} is something that people do ask about from time to time.",
-    "We at the shop believe in quality, in service, in trust, in the future, in people, and in quality again, and so "
-    "you can be sure that {about} is in the best of hands, as always.",
-    "Did you know that we also sell lamps, rugs, cups, chairs, tables and many more things at great prices? Have a "
-    "look! As for {about}, have a look at our lamps too!",
+    (
+        "As you may know, our shop was founded many years ago, and ever since then, day after day, we have thought "
+        "about things like {about}, which is a topic with many sides."
+    ),
+    (
+        "Thank you so very much for your most valued message, which we have read with the greatest interest, and "
+        "which brings us, once more, to {about}, a matter of importance to us all."
+    ),
+    (
+        "Well, there is a lot one could say about {about}. First of all there is the first point. Then there is the "
+        "second point. And in the end there is of course the third point."
+    ),
+    (
+        "When we talk about {about}, we must first ask what a customer is. A customer is a person. A person has "
+        "wishes. Wishes are important. This is why we have a shop."
+    ),
+    (
+        "Oh, {about}! My aunt had the very same thing, or maybe it was my cousin, and she told me a long story about "
+        "it which I will now try to remember as well as I can."
+    ),
+    (
+        "In general, and speaking in broad terms, and with all due care, and without going into detail, one can say "
+        "that {about} is something that people do ask about from time to time."
+    ),
+    (
+        "We at the shop believe in quality, in service, in trust, in the future, in people, and in quality again, and "
+        "so you can be sure that {about} is in the best of hands, as always."
+    ),
+    (
+        "Did you know that we also sell lamps, rugs, cups, chairs, tables and many more things at great prices? Have "
+        "a look! As for {about}, have a look at our lamps too!"
+    ),
 )

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from ft_magic.planning.plans import Cell, Plan
 
 _HIDDEN = {"device", "weight_bytes", "threads"}
-_ALWAYS = {"packing", "gradient_checkpointing"}  # said also where they are off; other empty settings do not apply
+_ALWAYS = {
+    "packing",
+    "gradient_checkpointing",
+}  # said also where they are off; other empty settings do not apply
 
 
 def shown_plan(plan: Plan) -> Shown:
