@@ -10,7 +10,7 @@ from ft_magic.errors import SpecError
 from ft_magic.memory import Size, Workload
 from ft_magic.planning import cautions
 from ft_magic.planning.fit import Choice, fit, memory_limit_bytes
-from ft_magic.planning.options import check_options
+from ft_magic.planning.options import check_needs, check_options
 from ft_magic.planning.plans import BACKENDS, Plan, Settings, Situation, refusal
 from ft_magic.planning.sampling import sampling
 from ft_magic.process_environment import process_environment
@@ -41,6 +41,7 @@ def make(spec: Spec, situation: Situation) -> Plan:
     """
     method, update = find_method(spec.method), find_update(spec.update)
     check_options(spec, method, update)
+    check_needs(spec, method)
     device = "cuda" if situation.hardware.gpus else "cpu"
     limit = memory_limit_bytes(situation)
     backend = _backend(spec, method, update, situation, device)

@@ -18,12 +18,12 @@ _NEEDED = {
 
 
 def check_options(spec: Spec, method: Method, update: Update) -> None:
-    """Refuse keys that the method or the update would silently ignore, and ask for those they need.
+    """Refuse keys that the method or the update would silently ignore.
 
     Raises:
         SpecError: says which key, and what to write instead.
     """
-    given = {key for key in spec.model_fields_set if getattr(spec, key) is not None}
+    given = _given(spec)
     _check_axis(given, "method", method, METHODS)
     _check_axis(given, "update", update, UPDATES)
     if spec.stages:
@@ -31,16 +31,28 @@ def check_options(spec: Spec, method: Method, update: Update) -> None:
             f"stages has no meaning for method '{method.name}', which has one stage.",
             f"Leave stages out, or use a pipeline: {', '.join(PIPELINES)}.",
         )
-    for need in method.needs:
-        if not given & set(need.split("|")):
-            wanted = need.replace("|", " or ")
-            raise SpecError(f"method '{method.name}' needs {wanted}, and none is given.", _NEEDED[need])
     if spec.loss_type is not None and spec.loss_type not in method.losses:
         raise SpecError(
             f"loss_type '{spec.loss_type}' is no loss of method '{method.name}'."
             f"{nearest(spec.loss_type, method.losses)}",
             f"Choose one of: {', '.join(method.losses)}.",
         )
+
+
+def check_needs(spec: Spec, method: Method) -> None:
+    """Ask for the keys a method cannot do without.
+
+    Raises:
+        SpecError: says which, and what to write.
+    """
+    for need in method.needs:
+        if not _given(spec) & set(need.split("|")):
+            wanted = need.replace("|", " or ")
+            raise SpecError(f"method '{method.name}' needs {wanted}, and none is given.", _NEEDED[need])
+
+
+def _given(spec: Spec) -> set[str]:
+    return {key for key in spec.model_fields_set if getattr(spec, key) is not None}
 
 
 def _check_axis(
