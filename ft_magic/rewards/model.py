@@ -60,7 +60,7 @@ class RewardModel:
 
         width = max(map(len, texts))
         device = self.model.device
-        ids = torch.zeros((len(texts), width), dtype=torch.long, device=device)
+        ids = torch.full((len(texts), width), self.model.config.pad_token_id, device=device)
         mask = torch.zeros_like(ids)
         for row, text in enumerate(texts):
             ids[row, : len(text)] = torch.tensor(list(text), device=device)
@@ -110,9 +110,13 @@ def load(run: Path, device: str) -> RewardModel:
 
         model = adapters.load(model, adapter)
     model.requires_grad_(requires_grad=False)
+    tokenizer = Tokenizer.load(base)
+    # A token that ends no text: transformers reads the score at the last token that is not padding.
+    stops = set(tokenizer.stop_ids)
+    model.config.pad_token_id = min(set(range(len(stops) + 1)) - stops)
     # A 4-bit base is put on its device while it loads.
     placed = model if plan.update.bits else model.to(device)
-    return RewardModel(placed.eval(), Tokenizer.load(base))
+    return RewardModel(placed.eval(), tokenizer)
 
 
 def _loading(plan: Plan, device: str) -> dict[str, Any]:
