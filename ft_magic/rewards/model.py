@@ -25,10 +25,12 @@ class RewardModel:
     Attributes:
         model: transformers model with one label, and its adapter where it has one, in evaluation mode.
         tokenizer: renders chats exactly as in training.
+        padding_id: token behind shorter texts; the model's own padding where virtual tokens stand in front.
     """
 
     model: Any
     tokenizer: Tokenizer
+    padding_id: int = 0
 
     def ids(self, prompt: Any, answer: str) -> list[int]:
         """Return prompt and answer as one sequence up to the stop token, as in the reward model's training."""
@@ -60,7 +62,7 @@ class RewardModel:
 
         width = max(map(len, texts))
         device = self.model.device
-        ids = torch.full((len(texts), width), self.model.config.pad_token_id, device=device)
+        ids = torch.full((len(texts), width), self.padding_id, device=device)
         mask = torch.zeros_like(ids)
         for row, text in enumerate(texts):
             ids[row, : len(text)] = torch.tensor(list(text), device=device)
@@ -116,7 +118,7 @@ def load(run: Path, device: str) -> RewardModel:
     model.config.pad_token_id = min(set(range(len(stops) + 1)) - stops)
     # A 4-bit base is put on its device while it loads.
     placed = model if plan.update.bits else model.to(device)
-    return RewardModel(placed.eval(), tokenizer)
+    return RewardModel(placed.eval(), tokenizer, model.config.pad_token_id)
 
 
 def _loading(plan: Plan, device: str) -> dict[str, Any]:
