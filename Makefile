@@ -9,7 +9,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 .PHONY: help demo notebooks test test-slow test-colab test-browser check docs bench clean
 help:
 	@echo "make demo    run the notebook from raw data to a quantized model that talks"
-	@echo "make notebooks  run every notebook, about ten minutes each"
+	@echo "make notebooks  run every notebook, ten minutes or more each"
 	@echo "make test    run the tests (make test-slow: the ones with the real model; make test-colab, test-browser)"
 	@echo "make check   lint, types, generated tables"
 	@echo "make docs    write the generated tables of the README"
