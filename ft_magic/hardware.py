@@ -72,6 +72,13 @@ class Hardware:
     python: str = ""
     system: str = ""
 
+    @property
+    def precision(self) -> str:
+        """Number format every device computes in: fp32, bf16, or fp16 where a GPU would only emulate bf16."""
+        if not self.gpus:
+            return "fp32"
+        return "bf16" if min(gpu.compute_capability for gpu in self.gpus) >= (8, 0) else "fp16"
+
 
 def read(root: Path = Path("/")) -> Hardware:
     """Return what this machine offers now; takes a few milliseconds, with an NVIDIA driver up to 5 s.

@@ -99,11 +99,9 @@ def check_judge(method: Method, judge: Any) -> None:
     """Refuse a judge that cannot be understood, or whose key is missing, before anything starts."""
     if judge is None or "judge" not in method.options:
         return
-    from ft_magic.judging.settings import Endpoint, read
+    from ft_magic.judging.settings import check
 
-    source = read(judge).source
-    if isinstance(source, Endpoint):
-        source.key()
+    check(judge)
 
 
 def rewards_of(method: Method, spec: Mapping[str, Any], train: Data) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import blake2b
 from typing import Any
 
 from ft_magic.template import Tokenizer
@@ -37,6 +38,11 @@ def answer_ids(
     finally:
         model.train(was_training)
     return answers
+
+
+def noise_seed(seed: int, place: int) -> int:
+    """Return the seed of one answer's random numbers: they depend on the run's seed and the answer's place alone."""
+    return int.from_bytes(blake2b(f"{seed}/{place}".encode(), digest_size=7).digest())
 
 
 def padding_id(light: Tokenizer) -> int:

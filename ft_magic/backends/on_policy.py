@@ -17,8 +17,7 @@ from trl import DPOConfig, DPOTrainer
 
 from ft_magic import atomic
 from ft_magic.backends import Emit
-from ft_magic.backends.answering import answer_ids, without_stop
-from ft_magic.backends.ppo_answers import noise_seed
+from ft_magic.backends.answering import answer_ids, noise_seed, without_stop
 from ft_magic.backends.scoring import Scorer
 from ft_magic.template import Tokenizer
 

@@ -18,15 +18,15 @@ from transformers import Trainer, TrainerControl, TrainerState, TrainingArgument
 
 from ft_magic import atomic
 from ft_magic.backends import Emit, Job, Outcome, adapters, ppo_checkpoint
-from ft_magic.backends.answering import padding_id
-from ft_magic.backends.ppo_answers import Answers, Vocabulary, noise_seed, sample
+from ft_magic.backends.answering import noise_seed, padding_id, without_stop
+from ft_magic.backends.ppo_answers import Answers, Vocabulary, sample
 from ft_magic.backends.ppo_checkpoint import Going
 from ft_magic.backends.ppo_config import config_of
 from ft_magic.backends.ppo_learning import Learner, experience_of, learn
 from ft_magic.backends.ppo_math import adapted_kl_coef, explained_variance, masked_mean, penalised_scores
 from ft_magic.backends.ppo_roles import Roles, roles_of
 from ft_magic.backends.ppo_rows import fed_rows, rows_of_step
-from ft_magic.backends.ppo_scores import Panel, Scores, judged, panel_of, text_of
+from ft_magic.backends.ppo_scores import Panel, Scores, judged, panel_of
 from ft_magic.backends.watch import PARTIAL, Watch
 from ft_magic.run_folder import checkpoint_step
 from ft_magic.template import Tokenizer
@@ -267,14 +267,13 @@ def _means(panel: Panel, scores: Scores) -> dict[str, float]:
 def _evaluated(loop: Loop) -> dict[str, float]:
     """Return the mean reward of greedy answers to the held-out prompts, and their log-ratio to the reference.
 
-    The loss is minus the reward, so that less is better as everywhere. The log-ratio is no unbiased estimate of the
-    KL here, because greedy answers are not drawn from the policy.
+    The log-ratio is no unbiased estimate of the KL here, because greedy answers are not drawn from the policy.
     """
     answers = _answers(loop, loop.heldout, None)
     scores = _judged(loop, answers, loop.heldout)
     experience = experience_of(loop.learner, answers, scores.total, loop.going.kl_coef)
     reward = float(scores.total.mean())
-    found = {"loss": -reward, "reward": reward, "kl": experience.answer_kl, **_means(loop.panel, scores)}
+    found = {"reward": reward, "kl": experience.answer_kl, **_means(loop.panel, scores)}
     return {f"eval_{name}": value for name, value in found.items()}
 
 
@@ -282,7 +281,7 @@ def _show_samples(loop: Loop, step: int, emit: Emit) -> None:
     """Tell how the policy answers the first held-out prompts now."""
     rows = (loop.heldout or loop.rows)[:_SAMPLE_PROMPTS]
     for row, answer in zip(rows, _answers(loop, rows, None).answers, strict=True):
-        text = text_of(answer, loop.vocabulary, loop.tokenizer)
+        text = loop.tokenizer.decode(without_stop(answer, loop.tokenizer))
         emit("sample", step=step, prompt=loop.tokenizer.decode(row["prompt_ids"]), text=text)
 
 

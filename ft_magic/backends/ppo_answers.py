@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
 import torch
@@ -138,11 +137,6 @@ def _logits(seat: Seat, batch: Batch) -> Tensor:
     )
     logits: Tensor = out.logits[:, :-1]
     return logits
-
-
-def noise_seed(seed: int, place: int) -> int:
-    """Return the seed of one answer's random numbers: they depend on the run's seed and the answer's place alone."""
-    return int.from_bytes(blake2b(f"{seed}/{place}".encode(), digest_size=7).digest())
 
 
 def sample(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,6 @@ from ft_magic.backends import Emit, rows
 from ft_magic.errors import DataError
 from ft_magic.planning.plans import Plan
 from ft_magic.template import Tokenizer
-
-_NO_ROOM = "prompt and longest answer are more than max_length"
 
 
 def fed_rows(
@@ -33,26 +30,19 @@ def fed_rows(
     Raises:
         DataError: no training row is left.
     """
-    settings = plan.settings
     made = rows.tokenized(path, tokenizer, plan, limit)
-    longest = settings.max_length - settings.max_completion_length
-    kept = [row for row in made.rows if len(row["prompt_ids"]) <= longest]
-    left_out = Counter(made.dropped)
-    if len(kept) < len(made.rows):
-        left_out[_NO_ROOM] += len(made.rows) - len(kept)
-    reasons = ", ".join(f"{count} x {why}" for why, count in left_out.items())
-    if left_out:
+    if made.dropped:
         emit(
             "warning",
-            message=f"{left_out.total()} {which} prompts are left out: {reasons}.",
+            message=f"{made.dropped.total()} {which} prompts are left out: {made.reasons}.",
             fix="Repair or shorten them, lower max_completion_length or raise max_length.",
         )
-    if not kept and limit is None:
+    if not made.rows and limit is None:
         raise DataError(
-            f"none of the {which} prompts can be used: {reasons or 'there are no rows'}.",
+            f"none of the {which} prompts can be used: {made.reasons or 'there are no rows'}.",
             "Look at %ft template for each row.",
         )
-    return kept
+    return made.rows
 
 
 def rows_of_step(

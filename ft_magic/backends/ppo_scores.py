@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ft_magic.backends import Emit
-from ft_magic.backends.ppo_answers import Answers, Vocabulary, trunk_states
+from ft_magic.backends.answering import without_stop
+from ft_magic.backends.ppo_answers import Answers, trunk_states
 from ft_magic.backends.ppo_roles import Seat
 from ft_magic.backends.scoring import Scorer
 from ft_magic.errors import RunError
@@ -90,7 +90,7 @@ def judged(
     if panel.shared is not None and seat is not None:
         each.append(model_scores(seat, answers, micro_batch_size=micro_batch_size))
     if panel.others is not None:
-        texts = [text_of(answer, answers.vocabulary, tokenizer) for answer in answers.answers]
+        texts = [tokenizer.decode(without_stop(answer, tokenizer)) for answer in answers.answers]
         each += Scorer(panel.others).scores(rows, texts)
     for name, scores in zip(panel.names, each, strict=True):
         if not all(math.isfinite(score) for score in scores):
@@ -100,11 +100,6 @@ def judged(
             )
     found = torch.tensor(each, dtype=torch.float32)
     return Scores(found, torch.tensor(panel.weights, dtype=torch.float32) @ found)
-
-
-def text_of(answer: Sequence[int], vocabulary: Vocabulary, tokenizer: Tokenizer) -> str:
-    """Return the text of an answer without its stop token."""
-    return tokenizer.decode(list(takewhile(lambda token: token not in vocabulary.stops, answer)))
 
 
 def model_scores(seat: Seat, answers: Answers, *, micro_batch_size: int) -> list[float]:

@@ -91,7 +91,7 @@ def _trainer(job: Job, emit: Emit, model: Any, peft_config: Any, light: Tokenize
     scorer = load_scorer(folder.path, plan, emit)
     trainer = adapters.trained_by(trainer_class(plan), plan)(
         model=model,
-        args=trainer_config(plan, folder.checkpoints / PARTIAL, scorer),
+        args=trainer_config(plan, folder.checkpoints / PARTIAL, light, scorer),
         train_dataset=dataset(train_rows.rows, feed),
         eval_dataset=dataset(heldout.rows, feed, len(train_rows.rows)),
         processing_class=AutoTokenizer.from_pretrained(plan.model_folder),
@@ -127,8 +127,14 @@ def _tell_dropped(made: rows.Tokenized, which: str, emit: Emit) -> None:
         )
 
 
-def trainer_config(plan: Plan, output: Path, scorer: Scorer | None = None) -> Any:
+def trainer_config(plan: Plan, output: Path, light: Tokenizer, scorer: Scorer | None) -> Any:
     """Return the trainer's configuration.
+
+    Args:
+        plan: of the run.
+        output: folder the trainer writes checkpoints into.
+        light: tokenizer of the model.
+        scorer: what judges answers, where anything does.
 
     Raises:
         SpecError: ``trainer:`` names a field the trainer's configuration does not have.
@@ -144,21 +150,10 @@ def trainer_config(plan: Plan, output: Path, scorer: Scorer | None = None) -> An
             )
     values = watching_arguments(plan, str(output)) | training_arguments(plan)
     if plan.method.score_head:
-        values["pad_token"] = _unlike_stop(Tokenizer.load(plan.model_folder))
+        values["pad_token"] = light.codec.token_of(light.unlike_stop_id)
     if scorer is not None and scorer.rewards is not None and "reward_weights" in known:
         values["reward_weights"] = list(scorer.rewards.weights)
     return config_class(**(values | dict(spec.trainer)))
-
-
-def _unlike_stop(light: Tokenizer) -> str:
-    """Return a token that ends no answer, to pad with.
-
-    transformers scores a sequence at its last token that is no padding: where padding is the stop token, as it often
-    is, that would be the token before the stop.
-    """
-    stops = set(light.stop_ids)
-    special = [text for text in light.special_texts if light.codec.id_of(text) not in stops]
-    return special[0] if special else light.codec.token_of(min(set(range(len(stops) + 1)) - stops))
 
 
 def _sampler(trainer: Any, job: Job, tokenizer: Tokenizer, emit: Emit) -> Any:

@@ -140,22 +140,25 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
             score = event["metrics"].get(goal) if goal else event["loss"] and -event["loss"]
             if event["step"] > last_step or score is None:
                 continue
-            if score > self.now.best_eval:
-                self.now.best_eval, self.now.best_step, self.now.evals_since_best = score, event["step"], 0
-            else:
-                self.now.evals_since_best += 1
+            self._is_best(score, event["step"])
+
+    def _is_best(self, score: float, step: int) -> bool:
+        """Note an evaluation; return whether it is the best so far."""
+        better = score > self.now.best_eval
+        if better:
+            self.now.best_eval, self.now.best_step, self.now.evals_since_best = score, step, 0
+        else:
+            self.now.evals_since_best += 1
+        return better
 
     def _judge(self, score: float, step: int, control: TrainerControl) -> None:
         """Keep the step with the best held-out score; stop where no better one comes, if the spec says so."""
         patience = self.job.plan.spec.early_stopping
         if patience is None:
             return
-        if score > self.now.best_eval:
-            self.now.best_eval, self.now.best_step, self.now.evals_since_best = score, step, 0
+        if self._is_best(score, step):
             control.should_save = True
-            return
-        self.now.evals_since_best += 1
-        if self.now.evals_since_best >= patience:
+        elif self.now.evals_since_best >= patience:
             control.should_training_stop = True
             what = self.job.plan.method.goal or "loss"
             self.emit(

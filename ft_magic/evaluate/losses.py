@@ -59,7 +59,7 @@ def mean_loss(found: Sequence[Likelihood]) -> float | None:
 
 
 def answer_logits(model: Any, ids: Any, mask: Any, keep: Any) -> Any:
-    """Return logits at the places before kept tokens, (kept, vocabulary) in float32, made nowhere else.
+    """Return logits at the places before kept tokens, (kept, vocabulary) in float32.
 
     Args:
         model: causal language model.
@@ -67,15 +67,30 @@ def answer_logits(model: Any, ids: Any, mask: Any, keep: Any) -> Any:
         mask: 1 for real tokens (batch, tokens).
         keep: whether the token after each place is scored (batch, tokens - 1).
     """
+    import torch
+
+    return logits_at(model, ids, mask, torch.nn.functional.pad(keep, (0, 1)))
+
+
+def logits_at(model: Any, ids: Any, mask: Any, places: Any) -> Any:
+    """Return logits at some places, (places, vocabulary) in float32, in their order; made nowhere else.
+
+    Args:
+        model: causal language model.
+        ids: token ids (batch, tokens).
+        mask: 1 for real tokens (batch, tokens).
+        places: whether logits are wanted after each token (batch, tokens).
+    """
     device = model.device
-    ids, mask, keep = ids.to(device), mask.to(device), keep.to(device)
+    ids, mask, places = ids.to(device), mask.to(device), places.to(device)
     adapter = getattr(model, "active_peft_config", None)
     if adapter is not None and adapter.is_prompt_learning:
         # Virtual tokens are put in front by PEFT's own forward; layers called directly would not see them.
-        return model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1][keep].float()
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        return logits[:, -ids.shape[1] :][places].float()  # those of the virtual tokens stand in front
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     hidden = inner.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
-    return inner.get_output_embeddings()(hidden[:, :-1][keep]).float()
+    return inner.get_output_embeddings()(hidden[places]).float()
 
 
 def _batch_losses(model: Any, ids: Any, mask: Any, labels: Any) -> list[Likelihood]:

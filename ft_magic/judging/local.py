@@ -94,34 +94,22 @@ def log_odds(
     """
     import torch
 
+    from ft_magic.evaluate.losses import logits_at
+
     width = max(map(len, prompts))
     ids = torch.zeros((len(prompts), width), dtype=torch.long)
     mask = torch.zeros((len(prompts), width), dtype=torch.long)
     for row, prompt in enumerate(prompts):
         ids[row, : len(prompt)] = torch.tensor(prompt)
         mask[row, : len(prompt)] = 1
+    last = torch.arange(width) == mask.sum(dim=1, keepdim=True) - 1  # one place a prompt
     with torch.no_grad():
-        logits = _last_logits(model, ids.to(model.device), mask.to(model.device)).double().cpu()
+        logits = logits_at(model, ids, mask, last).double().cpu()
     # The normaliser of the softmax is the same for both words and cancels.
     return [
         float(torch.logsumexp(row[list(a)], 0) - torch.logsumexp(row[list(b)], 0))
         for row, (a, b) in zip(logits, words, strict=True)
     ]
-
-
-def _last_logits(model: Any, ids: Any, mask: Any) -> Any:
-    """Return the logits after each prompt, padded on the right: (prompts, vocabulary)."""
-    import torch
-
-    lines, ends = torch.arange(len(ids), device=ids.device), mask.sum(dim=1) - 1
-    kind = getattr(model, "active_peft_config", None)
-    if kind is not None and kind.is_prompt_learning:
-        # Only PEFT's own forward puts the learned tokens in front; they may lengthen the output.
-        logits = model(input_ids=ids, attention_mask=mask).logits
-        return logits[lines, ends + logits.shape[1] - ids.shape[1]]
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    hidden = inner.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
-    return inner.get_output_embeddings()(hidden[lines, ends])  # logits of one place a prompt, not of all
 
 
 def probability(odds: float) -> float:

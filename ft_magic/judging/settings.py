@@ -179,6 +179,18 @@ def read(value: Any, criteria: str | None = None, progress: Progress | None = No
     return Judge(source, f"what reward run {source.name} learned")
 
 
+def check(value: Any, progress: Progress | None = None) -> None:
+    """See that a judge can be asked, before anything is made for it.
+
+    Raises:
+        SpecError: it cannot be understood, or the key's environment variable is not set.
+        ModelError: there is no such model.
+    """
+    source = read(value, progress=progress).source
+    if isinstance(source, Endpoint):
+        source.key()
+
+
 def _check_keys(given: Mapping[str, Any]) -> None:
     for key in given:
         if key not in _KEYS:

@@ -46,10 +46,7 @@ def model_reference(model: Any, given: Mapping[str, Any]) -> dict[str, Any]:
 def _precision(given: Mapping[str, Any]) -> str:
     if given.get("precision", "auto") != "auto":
         return str(given["precision"])
-    gpus = hardware.read().gpus
-    if not gpus:
-        return "fp32"
-    return "bf16" if min(gpu.compute_capability for gpu in gpus) >= (8, 0) else "fp16"
+    return hardware.read().precision
 
 
 def make_answers(model: Mapping[str, Any], data: Data, asked: Mapping[str, Any], file: Path) -> list[Contest]:
@@ -95,19 +92,6 @@ def _append(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     old = file.read_text(encoding="utf-8") if file.exists() else ""
     new = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     atomic.write_text(file, old + new)
-
-
-def check_judge(asked: Mapping[str, Any]) -> None:
-    """See that a judge can be asked, before answers are made for it.
-
-    Raises:
-        SpecError: its settings cannot be, or the key's environment variable is not set.
-        ModelError: there is no such model.
-    """
-    with ProgressLine("Finding the judge") as progress:
-        source = settings.read(asked["judge"], progress=progress).source
-    if isinstance(source, settings.Endpoint):
-        source.key()
 
 
 def make_pairs(

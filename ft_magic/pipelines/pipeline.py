@@ -13,12 +13,13 @@ from ft_magic.axes.pipelines import PIPELINES, Pipeline, Stage
 from ft_magic.data import Data, load_data
 from ft_magic.errors import DataError, RunError
 from ft_magic.judging.judgement import Contest
-from ft_magic.judging.settings import described
+from ft_magic.judging.settings import check, described
 from ft_magic.pipelines import making
 from ft_magic.pipelines.record import Record, digest_of, open_record
 from ft_magic.pipelines.shares import Shares, convertible, shares
 from ft_magic.run import Run
 from ft_magic.run_list import remember
+from ft_magic.ui.live import ProgressLine
 from ft_magic.ui.screens import Frame, pick
 from ft_magic.ui.show import note_html
 
@@ -99,7 +100,8 @@ def checked(pipeline: Pipeline, given: Mapping[str, Any], parts: Shares) -> tupl
     data = load_data(given["data"])
     for stage in pipeline.stages:
         if "judge" in stage.options:
-            making.check_judge(parts[stage.name])
+            with ProgressLine("Finding the judge") as progress:
+                check(parts[stage.name]["judge"], progress)
     for stage in pipeline.stages:
         if not stage.rows:
             _check(pipeline, stage, data, "data")

@@ -162,10 +162,9 @@ def _precision(spec: Spec, situation: Situation, device: str) -> Choice[str]:
             if situation.hardware.cpu_bf16
             else "this CPU has no 16-bit arithmetic",
         )
-    capability = min(gpu.compute_capability for gpu in situation.hardware.gpus)
-    if capability >= (8, 0):
-        return Choice("bf16", "the GPU has bf16 arithmetic")
-    return Choice("fp16", "GPUs before compute capability 8.0 only emulate bf16")
+    found = situation.hardware.precision
+    emulated = "GPUs before compute capability 8.0 only emulate bf16"
+    return Choice(found, "the GPU has bf16 arithmetic" if found == "bf16" else emulated)
 
 
 def _weight_bytes(update: Update, precision: str) -> int:

@@ -113,12 +113,10 @@ def load(run: Path, device: str) -> RewardModel:
         model = adapters.load(model, adapter)
     model.requires_grad_(requires_grad=False)
     tokenizer = Tokenizer.load(base)
-    # A token that ends no text: transformers reads the score at the last token that is not padding.
-    stops = set(tokenizer.stop_ids)
-    model.config.pad_token_id = min(set(range(len(stops) + 1)) - stops)
+    model.config.pad_token_id = tokenizer.unlike_stop_id
     # A 4-bit base is put on its device while it loads.
     placed = model if plan.update.bits else model.to(device)
-    return RewardModel(placed.eval(), tokenizer, model.config.pad_token_id)
+    return RewardModel(placed.eval(), tokenizer, tokenizer.unlike_stop_id)
 
 
 def _loading(plan: Plan, device: str) -> dict[str, Any]:

@@ -150,6 +150,19 @@ class Tokenizer:
         return tuple(sorted((text for text in texts if text.strip()), key=lambda text: (-len(text), text)))
 
     @cached_property
+    def unlike_stop_id(self) -> int:
+        """A token that ends no answer, to pad with: a special one where there is one.
+
+        transformers scores a sequence at its last token that is no padding; where padding is the stop token, as it
+        often is, that would be the token before the stop.
+        """
+        stops = set(self.stop_ids)
+        special = [found for found in map(self.codec.id_of, self.special_texts) if found not in stops]
+        return next(
+            (found for found in special if found is not None), min(set(range(len(stops) + 1)) - stops)
+        )
+
+    @cached_property
     def chat(self) -> ChatTemplate | None:
         """The compiled chat template; None for a model without one."""
         if not self.chat_template:
