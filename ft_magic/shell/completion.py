@@ -15,7 +15,7 @@ from ft_magic.axes import METHODS
 from ft_magic.axes.pipelines import PIPELINES
 
 if TYPE_CHECKING:
-    from ft_magic.shell.verbs import Argument
+    from ft_magic.shell.verb import Argument
 
 _HOOK = "complete_command"
 # IPython hands a hook only lines whose beginning matches; the body of a cell may begin with anything.
