@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ft_magic.planning.plans import Plan
     from ft_magic.serve.chat import Chat
 
+_LONGEST_ANSWER_TOKENS = 96  # of an answer shown or scored, where nothing says how long answers are
+
 
 class Run:
     """A handle on one run folder; holds no state of its own, so several handles on one run agree."""
@@ -159,20 +161,22 @@ class Run:
         *,
         samples: int = 8,
         score: Callable[[str, str, str], Any] | Run | None = None,
-        max_new_tokens: int = 96,
+        max_new_tokens: int | None = None,
     ) -> Evaluation:
         """Compare before and after on the held-out rows: loss, answers, and a score where one is given.
 
         Args:
             samples: held-out prompts answered by both models.
             score: called as ``score(prompt, answer, expected)``; a number, a flag, or a dict of those. Or a reward run.
-            max_new_tokens: longest answer, in tokens.
+            max_new_tokens: longest answer, in tokens; default: as in training where the method let the model
+                answer (``max_completion_length``), else 96.
         """
         from ft_magic.evaluate.evaluation import evaluate
 
-        return evaluate(self, samples=samples, score=score, max_new_tokens=max_new_tokens)
+        longest = max_new_tokens or self.plan.settings.max_completion_length or _LONGEST_ANSWER_TOKENS
+        return evaluate(self, samples=samples, score=score, max_new_tokens=longest)
 
-    def compare(self, prompts: Sequence[str] | None = None, *, max_new_tokens: int = 96) -> Any:
+    def compare(self, prompts: Sequence[str] | None = None, *, max_new_tokens: int = _LONGEST_ANSWER_TOKENS) -> Any:
         """Show the answers of the base and of this run side by side, for own prompts or held-out ones."""
         from ft_magic.evaluate.evaluation import compare
 
@@ -182,7 +186,7 @@ class Run:
         self,
         prompts: Sequence[str],
         *,
-        max_new_tokens: int = 96,
+        max_new_tokens: int = _LONGEST_ANSWER_TOKENS,
         temperature: float = 0.0,
         base: bool = False,
     ) -> list[str]:

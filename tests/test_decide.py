@@ -94,6 +94,15 @@ def test_what_a_reader_can_act_on_is_warned_about_once(more, where, said):
     assert found[0].fix
 
 
+@pytest.mark.parametrize("update", sorted(UPDATES))
+def test_the_rate_a_warning_names_as_highest_is_not_warned_about(update):
+    found = plan({"update": update, "learning_rate": 1.0}).warnings
+    (advice,) = [warning for warning in found if "is high" in warning.message]
+    highest = float(advice.fix.removeprefix("Stay below ").removesuffix("."))
+    again = plan({"update": update, "learning_rate": highest}).warnings
+    assert not [warning for warning in again if "is high" in warning.message]
+
+
 def test_a_sound_plan_warns_of_nothing():
     assert plan().warnings == ()
 

@@ -19,7 +19,8 @@ def warnings(
 ) -> tuple[Advice, ...]:
     """Return what a reader can act on, each with its fix."""
     rows = len(situation.lengths.tokens)
-    low, high = (bound * update.rate_factor for bound in _SANE_RATES[update.family])
+    # Rounded: a bound times a factor is rarely exact in binary, and a rate right at the bound is not beyond it.
+    low, high = (float(f"{bound * update.rate_factor:.6g}") for bound in _SANE_RATES[update.family])
     room = settings.max_length - settings.max_completion_length
     cut = sum(length > room for length in situation.lengths.tokens)
     fate = "left out, as their answers would not fit" if settings.max_completion_length else "cut"
