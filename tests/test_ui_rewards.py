@@ -1,9 +1,11 @@
 """Charts of methods that work for a reward: the reward is the large panel, each reward and the KL have their own."""
 
+import re
+
 import pytest
 
 from ft_magic.events import Event
-from ft_magic.ui import panels, svg
+from ft_magic.ui import live, panels, svg
 from ft_magic.ui.headline import numbers_line
 from ft_magic.ui.history import History
 
@@ -48,3 +50,27 @@ def test_the_line_of_numbers_says_what_the_reward_did(history):
     assert "reward 0.110 → 0.310" in numbers_line(chart.summary)
     assert "loss" not in numbers_line(chart.summary)
     assert "reward" in svg.image(chart)
+
+
+def test_the_heading_of_a_reward_run_shows_the_reward_and_no_empty_held_out_loss(history):
+    shown = live.html_of(panels.build(history))
+    assert "0.110 \u2192 <b>0.310</b>" in shown
+    assert "held-out loss" not in shown
+
+
+def test_a_held_out_loss_measured_once_is_not_shown_as_a_change():
+    events = [
+        told("planned", 0.0, name="r", method="sft", update="lora", total_steps=1, model="m"),
+        told("step", 1.0, step=1, total_steps=1, loss=3.5),
+        told("eval", 2.0, step=1, loss=2.5),
+    ]
+    chart = panels.build(History(events))
+    assert "held-out 2.500" in numbers_line(chart.summary)
+    assert "2.500 \u2192" not in live.html_of(chart)
+
+
+def test_a_long_title_of_a_small_panel_leaves_room_for_its_value(history):
+    drawn = svg.draw(panels.build(history))
+    places = {text: float(x) for x, text in re.findall(r'<text x="([\d.]+)"[^>]*>([^<]+)</text>', drawn)}
+    title = "KL to the start, nats"
+    assert places["0.030"] - svg._wide("0.030") > places[title] + svg._wide(title)

@@ -54,7 +54,8 @@ def numbers_line(s: Summary) -> str:
     elif s.loss_last is not None:
         parts.append(f"loss {number(s.loss_first)} \u2192 {number(s.loss_last)}")
     if s.eval_last is not None:
-        parts.append(f"held-out {number(s.eval_first)} \u2192 {number(s.eval_last)}")
+        first = "" if s.eval_first == s.eval_last else f"{number(s.eval_first)} \u2192 "
+        parts.append(f"held-out {first}{number(s.eval_last)}")
     if s.tokens_per_s is not None:
         parts.append(f"{number(s.tokens_per_s, 3)} tokens/s")
     if s.memory_bytes is not None:

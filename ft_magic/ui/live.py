@@ -161,6 +161,7 @@ def _numbers(chart: Chart) -> str:
     s = chart.summary
     cells: list[tuple[str, str]] = [
         ("step", f"{s.step} of {s.total_steps}" if s.total_steps else str(s.step)),
+        *([(s.goal, _from_to(s.goal_first, s.goal_last))] if s.goal and s.goal_last is not None else []),
         ("loss", _from_to(s.loss_first, s.loss_last)),
         ("held-out loss", _from_to(s.eval_first, s.eval_last)),
         ("speed", f"{number(s.tokens_per_s, 3)} tokens/s" if s.tokens_per_s is not None else DASH),
@@ -168,8 +169,10 @@ def _numbers(chart: Chart) -> str:
         ("time left", seconds(s.eta_s)),
         ("memory", gib(s.memory_bytes)),
     ]
-    if s.status != "running":
-        cells = [cell for cell in cells if cell[0] != "time left"]
+    # What never comes is left out: a finished run has no time left, a reward run no held-out loss.
+    left_out = {"time left"} if s.status != "running" else set()
+    left_out |= {"held-out loss"} if s.goal and s.eval_last is None else set()
+    cells = [cell for cell in cells if cell[0] not in left_out]
     look = "padding:0 18px 0 0;border:0;text-align:left;background:transparent"
     names = "".join(
         f'<td style="{look};font-size:11px;opacity:0.75">{escape(name)}</td>' for name, _ in cells
@@ -182,4 +185,6 @@ def _numbers(chart: Chart) -> str:
 def _from_to(first: float | None, last: float | None) -> str:
     if first is None or last is None:
         return DASH
+    if first == last:  # measured once
+        return Html(f"<b>{escape(number(last))}</b>")
     return Html(f"{escape(number(first))} \u2192 <b>{escape(number(last))}</b>")

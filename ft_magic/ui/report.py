@@ -122,6 +122,7 @@ def _head(folder: _Folder) -> str:
 def _tiles(s: Summary) -> str:
     tiles = [
         ("steps", f"{s.step:,} of {s.total_steps:,}" if s.total_steps else f"{s.step:,}"),
+        *([(s.goal, _from_to(s.goal_first, s.goal_last))] if s.goal else []),
         ("training loss", _from_to(s.loss_first, s.loss_last)),
         ("held-out loss", _from_to(s.eval_first, s.eval_last)),
         ("time", seconds(s.elapsed_s) if s.elapsed_s else DASH),
@@ -135,7 +136,7 @@ def _tiles(s: Summary) -> str:
 def _from_to(first: float | None, last: float | None) -> str:
     if first is None or last is None:
         return DASH
-    return f"{number(first, 3)} \u2192 {number(last, 3)}"
+    return number(last, 3) if first == last else f"{number(first, 3)} \u2192 {number(last, 3)}"
 
 
 def _training(folder: _Folder) -> str:

@@ -27,6 +27,7 @@ from ft_magic.ui.show import escape
 _TEXT, _GRID = "#7a828c", "rgba(128,128,128,0.28)"
 _WIDTH, _TITLE, _HEAD, _FOOT = 920, 26, 58, 34
 _PLOT, _METHOD_ROW = 250, 138
+_TICKS = 28  # left of a small panel, for the numbers on its axis; its title begins there, to leave room for the value
 # A small panel is about 150 pixels wide: more points than pixels only add bytes.
 _SMALL_POINTS = 100
 _SIGN_COLOURS = {
@@ -108,7 +109,7 @@ def _small(
     panel: Panel, left: float, top: float, width: float, height: float, across: tuple[float, float]
 ) -> str:
     box = _box(panel, left, top, width, height, across)
-    parts = [_axes(box, ticks=3, small=panel.small_numbers), _text(left, top - 10, panel.title)]
+    parts = [_axes(box, ticks=3, small=panel.small_numbers), _text(left - _TICKS, top - 10, panel.title)]
     parts += [_polyline(box, _thinner(curve)) for curve in panel.curves]
     if panel.latest and panel.curves:
         parts.append(_text(left + width, top - 10, panel.latest, anchor="end", weight=600))
