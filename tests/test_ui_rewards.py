@@ -54,7 +54,7 @@ def test_the_line_of_numbers_says_what_the_reward_did(history):
 
 def test_the_heading_of_a_reward_run_shows_the_reward_and_no_empty_held_out_loss(history):
     shown = live.html_of(panels.build(history))
-    assert "0.110 \u2192 <b>0.310</b>" in shown
+    assert "0.1100 \u2192 <b>0.3100</b>" in shown
     assert "held-out loss" not in shown
 
 
@@ -73,4 +73,4 @@ def test_a_long_title_of_a_small_panel_leaves_room_for_its_value(history):
     drawn = svg.draw(panels.build(history))
     places = {text: float(x) for x, text in re.findall(r'<text x="([\d.]+)"[^>]*>([^<]+)</text>', drawn)}
     title = "KL to the start, nats"
-    assert places["0.030"] - svg._wide("0.030") > places[title] + svg._wide(title)
+    assert places["0.0300"] - svg._wide("0.0300") > places[title] + svg._wide(title)
