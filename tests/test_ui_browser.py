@@ -30,7 +30,19 @@ with Live('run') as live:
     for event in sample_run(method='dpo'):
         live.update([event])
 """
-CELLS = (SETUP, LIVE, "figure(sample_run())")
+# Half of the run, then time to look at it, then the rest.
+HALVES = """
+import time
+with Live('run') as live:
+    events = sample_run(method='dpo')
+    half = next(i for i, event in enumerate(events) if event.get('step') == 30)
+    live.update(events[:1])
+    time.sleep(1)
+    live.update(events[1:half + 1])
+    time.sleep(5)
+    live.update(events[half + 1:])
+"""
+CELLS = (SETUP, LIVE, "figure(sample_run())", HALVES)
 IMAGES = "[...document.querySelectorAll('img[alt^=\"Training chart\"]')]"
 
 
@@ -72,8 +84,18 @@ def test_a_chart_run_in_jupyterlab_is_updated_in_place(notebook):
     from shot import opened
 
     with opened(notebook, run=True) as page:
-        page.wait("document.querySelectorAll('.js-plotly-plot').length == 2")
-        assert "finished" in page.js("document.querySelector('.js-plotly-plot').textContent")
+        page.wait("document.querySelectorAll('.js-plotly-plot').length == 3")
+        # The front end draws the last update a moment after the cell has ended.
+        page.wait("document.querySelector('.js-plotly-plot').textContent.includes('finished')", 20)
+
+
+def test_jupyterlab_shows_every_step_while_the_cell_still_runs(notebook):
+    from shot import opened
+
+    with opened(notebook, run=True, ended=False) as page:
+        page.wait(f"{IMAGES}.some(image => image.alt.includes('step 30 of 60'))", 60)
+        assert page.js("document.querySelectorAll('.js-plotly-plot').length") == 2
+        page.wait("document.querySelectorAll('.js-plotly-plot').length == 3", 60)
 
 
 def test_an_untrusted_notebook_without_plotly_shows_picture_and_numbers(notebook, tmp_path):
@@ -86,7 +108,7 @@ def test_an_untrusted_notebook_without_plotly_shows_picture_and_numbers(notebook
             output.data.pop("application/vnd.plotly.v1+json", None)
     nbformat.write(plain, tmp_path / "plain.ipynb")
     with opened(tmp_path / "plain.ipynb") as page:
-        page.wait(f"{IMAGES}.length == 2 && {IMAGES}.every(i => i.complete && i.naturalWidth > 0)")
+        page.wait(f"{IMAGES}.length == 3 && {IMAGES}.every(i => i.complete && i.naturalWidth > 0)")
         assert "60 of 60" in page.js(
             "document.querySelector('.jp-OutputArea-output table').parentNode.textContent"
         )
@@ -109,7 +131,7 @@ def test_an_exported_notebook_keeps_the_pictures(notebook, tmp_path):
     subprocess.run(command, check=True, capture_output=True, timeout=120)
     with Browser() as page:
         page.open((tmp_path / "live.html").as_uri())
-        page.wait(f"{IMAGES}.length == 2 && {IMAGES}.every(i => i.complete && i.naturalWidth > 0)")
+        page.wait(f"{IMAGES}.length == 3 && {IMAGES}.every(i => i.complete && i.naturalWidth > 0)")
 
 
 def test_the_report_follows_the_reader_s_theme_and_fits_its_width(tmp_path):

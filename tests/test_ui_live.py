@@ -116,10 +116,13 @@ def test_a_worker_that_ended_without_a_word_is_not_shown_as_running():
     assert "time left" not in html
 
 
-def test_the_bundle_has_plotly_a_picture_with_numbers_and_one_line_of_text():
+def test_the_chart_is_a_picture_while_it_changes_and_plotly_at_its_end():
     screen = Screen()
     live = Live("run", Clock(), screen)
-    live.update(sample_run(method="dpo"))
+    live.update(sample_run(method="dpo")[:9])
+    assert set(screen.frames[-1].bundle()) == {"text/html", "text/plain"}
+    live.update(sample_run(method="dpo")[9:])
+    live.close()
     bundle = screen.frames[-1].bundle()
     assert set(bundle) == {PLOTLY_MIME, "text/html", "text/plain"}
     json.dumps(bundle, allow_nan=False)
@@ -138,6 +141,7 @@ def test_model_and_data_text_is_escaped():
     screen = Screen()
     live = Live("<b>run</b>", Clock(), screen)
     live.update([Event("warning", 1.0, {"message": "<script>1</script>", "fix": ""})])
+    live.close()
     bundle = screen.frames[-1].bundle()
     assert "<script" not in bundle["text/html"]
     assert "<b>run" not in bundle["text/html"]

@@ -111,7 +111,7 @@ class Live:
             # The first note is what a terminal or log should not miss.
             text=" \u00b7 ".join([f"{head.title}: {numbers_line(s)}", *head.notes[:1]]),
             # Curves are built only where they are drawn: a log needs none.
-            bundle=lambda: bundle_of(build(self._history, title=title, problem=problem)),
+            bundle=lambda: bundle_of(build(self._history, title=title, problem=problem), final=self._closed),
             # Not what is being done at the moment: that may change at every event, and a log would fill up.
             stage=f"{s.status}/{len(self._history.warnings)}",
             share=s.step / s.total_steps if s.total_steps else None,
@@ -128,14 +128,16 @@ class Live:
             )
 
 
-def bundle_of(chart: Chart) -> Bundle:
-    """Return a chart for a notebook: plotly's JSON, HTML with a picture and a table, and one line of text."""
+def bundle_of(chart: Chart, *, final: bool = True) -> Bundle:
+    """Return a chart for a notebook: HTML with a picture and a table, one line of text, at the end plotly's JSON.
+
+    Plotly's renderer in JupyterLab draws an output once and ignores every update of it (6.x, ``renderModel``
+    returns where a graph exists): with its JSON in the first bundle a chart would stay at step 0.
+    """
     config = {"displayModeBar": False, "responsive": True}
-    return {
-        PLOTLY_MIME: {**charts.spec_of(chart), "config": config},
-        "text/html": html_of(chart),
-        "text/plain": f"{chart.title}: {numbers_line(chart.summary)}",
-    }
+    interactive = {PLOTLY_MIME: {**charts.spec_of(chart), "config": config}} if final else {}
+    text = f"{chart.title}: {numbers_line(chart.summary)}"
+    return {**interactive, "text/html": html_of(chart), "text/plain": text}
 
 
 def html_of(chart: Chart) -> str:

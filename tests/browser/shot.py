@@ -38,6 +38,7 @@ FLAGS = (
 # Chromium cannot capture a picture taller than this in one piece.
 TALLEST = 15_000
 WIDTH = 1180
+KERNEL = "[...window.jupyterapp.shell.widgets('main')][0].sessionContext.session.kernel"
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark"}
 
 
@@ -182,7 +183,13 @@ def lab(folder: Path, theme: str = "light"):
 
 @contextlib.contextmanager
 def opened(
-    notebook: Path, *, theme: str = "light", run: bool = False, trust: bool = False, run_s: float = 900
+    notebook: Path,
+    *,
+    theme: str = "light",
+    run: bool = False,
+    trust: bool = False,
+    run_s: float = 900,
+    ended: bool = True,
 ):
     """Open a copy of a notebook in JupyterLab and yield the page.
 
@@ -192,6 +199,7 @@ def opened(
         run: run all cells first.
         trust: open it as a trusted notebook; saved notebooks from elsewhere are untrusted.
         run_s: longest time the cells may take, in seconds.
+        ended: whether to wait until all cells have run.
     """
     with tempfile.TemporaryDirectory(prefix="notebook-") as folder:
         copy = Path(shutil.copy(notebook, folder))
@@ -204,11 +212,12 @@ def opened(
                 "document.querySelectorAll('.jp-Cell').length > 0 && !document.querySelector('#jupyterlab-splash')"
             )
             if run:
-                page.wait(
-                    "document.querySelector('.jp-Notebook-ExecutionIndicator')?.dataset.status == 'idle'"
-                )
-                page.js("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
-                time.sleep(1)
+                # Run before the kernel is there, JupyterLab asks which kernel to take.
+                page.wait(f"{KERNEL}.connectionStatus == 'connected' && {KERNEL}.status == 'idle'")
+                run_all = "window.jupyterapp.commands.execute('notebook:run-all-cells')"
+                page.js(f"void {run_all}.then(() => {{ window.ranAll = true; }})")
+            if run and ended:
+                page.wait("window.ranAll === true", run_s)
                 busy = (
                     "[...document.querySelectorAll('.jp-InputPrompt')].some(p => p.textContent.includes('*'))"
                 )
