@@ -22,7 +22,7 @@ def written(path, content):
 CASES = {
     "an empty file": ("rows.json", "", DataError, "empty"),
     "a broken line": ("rows.jsonl", '{"prompt": "a", "completion": "b"}\n{"prompt": \n', DataError, "line 2"),
-    "unknown columns": ("rows.json", json.dumps([{"foo": "1", "bar": "2"}]), DataError, "foo"),
+    "unknown columns": ("rows.json", json.dumps([{"foo": "1", "bar": "2", "baz": "3"}]), DataError, "foo"),
     "no table at all": ("rows.json", "42", DataError, "rows.json"),
     "bytes that are no text": ("rows.csv", b"prompt,completion\n\xff\xfe\x00,x\n", DataError, "encoding"),
 }

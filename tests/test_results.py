@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from rows import demos, pairs
@@ -11,6 +13,7 @@ from test_worker import SPEC, tensors, train
 import ft_magic as ft
 from ft_magic import jobs
 from ft_magic.errors import ExportError, RunError, SpecError
+from ft_magic.export.script import script
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +150,33 @@ def test_the_script_is_valid_python_with_the_plans_numbers(run):
     assert "ft_magic" not in text.split("\n", 6)[-1].replace(str(run.path), "")
     assert "learning_rate=0.03" in text
     assert "max_steps=20" in text
+
+
+TALK = [
+    {"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": "Hello."},
+    {"role": "user", "content": "Bad one?"},
+    {"role": "assistant", "content": "Wrong.", "train": False},
+    {"role": "user", "content": "Bye"},
+    {"role": "assistant", "content": "See you."},
+]
+
+
+@pytest.mark.parametrize(
+    ("train_on", "answers"), [("answers", ["Hello.", "See you."]), ("last", ["See you."]), ("all", None)]
+)
+def test_the_script_trains_the_answers_the_run_trained(run, train_on, answers):
+    plan = replace(run.plan, spec=run.plan.spec.model_copy(update={"train_on": train_on}))
+    text = script(plan, run.path)
+    made: list[dict] = []
+    known = {"Dataset": SimpleNamespace(from_list=made.extend), "rows": [{"messages": TALK}]}
+    exec(text[text.index("def turns") : text.index("trainer = ")], known)
+    if answers is None:
+        assert [turn["content"] for turn in made[0]["messages"]] == [turn["content"] for turn in TALK]
+        return
+    assert [row["completion"][0]["content"] for row in made] == answers
+    assert all(row["prompt"][-1]["role"] == "user" for row in made)
+    assert not any("train" in turn for row in made for turn in [*row["prompt"], *row["completion"]])
 
 
 @pytest.mark.slow

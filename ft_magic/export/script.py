@@ -27,20 +27,47 @@ model = {model_class}.from_pretrained({model!r}, dtype={dtype}{more})
 rows = [json.loads(line) for line in open({rows!r}, encoding="utf-8")]
 '''
 
-_SHAPES = {
-    "demo": '''
+_DEMO = '''
 
-def conversation(row):
-    """Prompt and completion turns: the loss is on the completion alone."""
-    turns = row.get("messages") or [
+def turns(row):
+    """The conversation of a row."""
+    return row.get("messages") or [
         {"role": "user", "content": row["prompt"]},
         {"role": "assistant", "content": row["completion"]},
     ]
-    return {"prompt": turns[:-1], "completion": turns[-1:]}
+
+{rows_of}
+def plain(said):
+    """A turn without its mark of what is trained."""
+    return {key: value for key, value in said.items() if key != "train"}
 
 
-data = Dataset.from_list([conversation(row) for row in rows])
-''',
+data = Dataset.from_list([made for row in rows for made in examples(row)])
+'''
+_ONE_COMPLETION = '''
+def examples(row):
+    """One example an answer: TRL trains one completion a row, so a conversation of several becomes several."""
+    said = turns(row)
+    answers = [i for i, turn in enumerate(said) if turn["role"] == "assistant" and turn.get("train", True)]
+    said, tools = [plain(turn) for turn in said], {"tools": row["tools"]} if row.get("tools") else {}
+    return [{"prompt": said[:i], "completion": said[i : i + 1], **tools} for i in {answers}]
+
+'''
+_WHOLE = '''
+def examples(row):
+    """The whole conversation: every token is trained."""
+    tools = {"tools": row["tools"]} if row.get("tools") else {}
+    return [{"messages": [plain(turn) for turn in turns(row)], **tools}]
+
+'''
+# train_on -> how a demonstration becomes what TRL trains
+_EXAMPLES = {
+    "answers": _ONE_COMPLETION.replace("{answers}", "answers"),
+    "last": _ONE_COMPLETION.replace("{answers}", "answers[-1:]"),
+    "all": _WHOLE,
+}
+_SHAPES = {
+    "demo": _DEMO,
     "text": "data = Dataset.from_list(rows)\n",
     "pair": '''
 
@@ -135,7 +162,8 @@ def script(plan: Plan, run_folder: Path) -> str:
     tail = _TAIL.format(
         trainer=trainer, config=config, arguments=arguments, extra=update.argument, save=update.save
     )
-    return head + _SHAPES[method.signals[0]] + tail
+    shape = _SHAPES[method.signals[0]].replace("{rows_of}", _EXAMPLES[plan.spec.train_on])
+    return head + shape + tail
 
 
 def _check(plan: Plan) -> None:
