@@ -30,7 +30,7 @@ def converted(data: Data, signal: str) -> Data:
             f"They can become: {exist}." if exist else "Load data that carries them.",
         )
     make = CONVERSIONS[data.signal, signal]
-    rows = tuple(made for row in data.rows for made in make(row))
+    rows = tuple(_with_tools(made, row) for row in data.rows for made in make(row))
     if not rows:
         raise DataError(
             f"None of {len(data)} '{data.signal}' rows of {data.name} can become a '{signal}' row "
@@ -39,8 +39,24 @@ def converted(data: Data, signal: str) -> Data:
         )
     note = f"{len(data)} {data.signal} rows became {len(rows)} {signal} rows: {ways[signal]}"
     if signal == "prompt":
+        rows = _with_equal_tools(rows)
         note += f"; {_repeats(rows)} of {len(rows)} prompts repeat an earlier one"
+        hidden = sum(row[ANSWER] is None for row in rows) if data.signal == "demo" else 0
+        if hidden:
+            note += f"; {hidden} have no answer: theirs is a tool call alone, or marked as not trained"
     return replace(data, rows=rows, signal=signal, lineage=(*data.lineage, note))
+
+
+def _with_tools(made: Row, row: Row) -> Row:
+    """Return a row with the tools of the one it was made of: prompt and answers still mention them."""
+    return {**made, "tools": row["tools"]} if "tools" in row else made
+
+
+def _with_equal_tools(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+    """Give every prompt row the column, None where there are no tools: reward functions get columns."""
+    if not any("tools" in row for row in rows):
+        return rows
+    return tuple({**row, "tools": row.get("tools")} for row in rows)
 
 
 def _repeats(rows: tuple[Row, ...]) -> int:
@@ -51,7 +67,10 @@ def _prompt_of_demo(row: Row) -> Row:
     if "messages" not in row:
         return {"prompt": row["prompt"], ANSWER: answer_text(row)}
     prompt = before_last_answer(row["messages"])
-    return {"prompt": prompt, ANSWER: answer_text({"messages": row["messages"][len(prompt) :]})}
+    answers = row["messages"][len(prompt) :]
+    # What is not to be imitated is no known good answer either; a tool call alone has no text.
+    known = all(answer.get("train", True) for answer in answers)
+    return {"prompt": prompt, ANSWER: (answer_text({"messages": answers}) or None) if known else None}
 
 
 def _prompt_of_pair(row: Row) -> Row:

@@ -6,21 +6,21 @@ import hashlib
 import importlib.util
 import json
 import os
-import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, overload
 
 from ft_magic.axes import find_signal, signal_of
-from ft_magic.data.files import read_json_lines
-from ft_magic.data.row import Row, answer_text, canonical, prompt_text
-from ft_magic.errors import DataError, nearest
+from ft_magic.data.reading.files import read_json_lines
+from ft_magic.data.row import Row, canonical
+from ft_magic.errors import DataError
+from ft_magic.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from ft_magic.data.quality import Report
+    from ft_magic.data.report.fixes import Repair
+    from ft_magic.data.report.quality import Report
     from ft_magic.template.tokenizer import Tokenizer
 
 
@@ -76,6 +76,7 @@ class Data:
         columns: role -> source column.
         dropped: source rows that could not be used.
         lineage: what happened to the rows, oldest first.
+        repairs: what fixes did, oldest first: indices of rows removed and changed, and why.
     """
 
     rows: tuple[Row, ...]
@@ -86,6 +87,7 @@ class Data:
     columns: Mapping[str, str] = field(default_factory=dict)
     dropped: Dropped = field(default_factory=Dropped)
     lineage: tuple[str, ...] = ()
+    repairs: tuple[Repair, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -114,8 +116,15 @@ class Data:
         """SHA-256 of the rows in order: equal data gives equal digests."""
         digest = hashlib.sha256()
         for row in self.rows:
-            digest.update(canonical(row).encode() + b"\n")
+            digest.update(canonical(row).encode(errors="surrogatepass") + b"\n")
         return digest.hexdigest()
+
+    @property
+    def provenance(self) -> tuple[Mapping[str, Any] | None, ...]:
+        """Where each made row came from (model, request, examples, passage), None for rows that were read."""
+        from ft_magic.data.provenance import records_of
+
+        return records_of(self)
 
     def to(self, signal: str) -> Data:
         """Return the data as rows of another signal, see ``Signal.converts_to``; itself where it is that.
@@ -128,82 +137,102 @@ class Data:
 
         return self if find_signal(signal).name == self.signal else converted(self, signal)
 
-    def report(self, tokenizer: Tokenizer | None = None) -> Report:
-        """Return what is off in these rows; lengths are tokens with a tokenizer, characters without."""
-        from ft_magic.data.quality import make_report
+    def report(
+        self,
+        tokenizer: Tokenizer | None = None,
+        max_length: int | None = None,
+        heldout: Data | None = None,
+        progress: Progress = silent,
+    ) -> Report:
+        """Return what is off in these rows.
 
-        return make_report(self, tokenizer)
-
-    def fix(self, *names: str) -> Data:
-        """Return the data with the named findings repaired: ``duplicates``, ``empty``; see the lineage.
+        Args:
+            tokenizer: counts lengths in tokens; without it they are characters.
+            max_length: tokens after which training cuts a row; needs the tokenizer.
+            heldout: data kept for evaluation: rows that are also there are a problem.
+            progress: told how far it is, in rows.
 
         Raises:
-            DataError: no such fix, or nothing would be left.
+            DataError: ``max_length`` without a tokenizer.
         """
+        from ft_magic.data.report.quality import make_report
+
+        asked = (tokenizer, max_length, heldout)
+        for known, report in self._reports:
+            if all(one is other for one, other in zip(known, asked, strict=True)):
+                return report
+        made = make_report(self, tokenizer, max_length, heldout, progress)
+        self._reports[:] = [(asked, made)]  # rows never change: cards, tables and widgets share a report
+        return made
+
+    @cached_property
+    def _reports(self) -> list[tuple[tuple[object, ...], Report]]:
+        """The last report with what was asked for; none before the first."""
+        return []
+
+    @property
+    def last_report(self) -> Report | None:
+        """The report made last; None where none was made."""
+        return self._reports[-1][1] if self._reports else None
+
+    def fix(
+        self,
+        *names: str,
+        heldout: Data | None = None,
+        tokenizer: Tokenizer | None = None,
+        max_length: int | None = None,
+    ) -> Data:
+        """Return the data with the named findings of the report repaired; lineage and repairs say what was done.
+
+        Args:
+            names: rows are removed by ``duplicates near_duplicates empty refusals placeholders same_answers
+                contradictions leakage languages long short truncated``, texts changed by ``pii encoding html``.
+            heldout: data kept for evaluation, for ``leakage``.
+            tokenizer: counts lengths in tokens, for ``long``, ``short`` and ``truncated``.
+            max_length: tokens after which training cuts a row, for ``truncated``.
+
+        Raises:
+            DataError: no such fix, something it needs is missing, or nothing would be left.
+        """
+        from ft_magic.data.report.fixes import Asked, fixed
+
         data = self
         for name in names:
-            if name not in FIXES:
-                raise DataError(
-                    f"There is no fix '{name}'.{nearest(name, FIXES)}", f"Fixes are: {', '.join(FIXES)}."
-                )
-            kept = FIXES[name](data.rows)
-            if not kept:
-                raise DataError(
-                    f"The fix '{name}' would leave no row of {data.name}.", "Look at the rows first."
-                )
-            removed = len(data) - len(kept)
-            fixed = data.part(kept, f"fix {name}: {removed} rows removed")
-            data = replace(fixed, dropped=self.dropped)
+            data = fixed(data, name, Asked(heldout, tokenizer, max_length))
         return data
 
-    def split(self, eval_fraction: float = 0.1, seed: int = 0) -> tuple[Data, Data]:
+    def split(self, eval_fraction: float = 0.1, seed: int = 0, near: bool = False) -> tuple[Data, Data]:
         """Return (train, held-out), the same for the same seed; rows with equal prompts stay together.
 
         Args:
             eval_fraction: share of rows to hold out, above 0 and below 1; at least one row is.
             seed: decides which.
+            near: keep near-duplicates together too, which takes about 0.1 ms a row.
 
         Raises:
             DataError: fewer than two different rows, or a fraction out of range.
         """
-        if not 0 < eval_fraction < 1:
-            raise DataError(
-                f"eval_fraction is {eval_fraction}, it must lie between 0 and 1.", "Write 0.1 for a tenth."
-            )
-        groups, unit = self._groups()
-        random.Random(seed).shuffle(groups)  # noqa: S311  reproducible choice, not a secret
-        target = min(max(1, round(len(self) * eval_fraction)), len(self) - 1)
-        held: set[int] = set()
-        for group in groups:
-            if len(held) + len(group) <= target:
-                held.update(group)
-        if not held:
-            smallest = min(len(group) for group in groups)
-            held.update(next(group for group in groups if len(group) == smallest))
-        note = f"split {eval_fraction:g}, seed {seed}, equal {unit} together"
-        train = [index for index in range(len(self)) if index not in held]
-        return self.part(train, f"train side of {note}"), self.part(sorted(held), f"held-out side of {note}")
+        from ft_magic.data.split import split
 
-    def _groups(self) -> tuple[list[list[int]], str]:
-        """Return the indices of rows that must stay on one side, and what they have in common."""
-        keys: tuple[tuple[Callable[[Row], str], str], ...] = ((prompt_text, "prompts"), (canonical, "rows"))
-        for key, unit in keys:
-            groups: dict[str, list[int]] = {}
-            for index, row in enumerate(self.rows):
-                groups.setdefault(key(row), []).append(index)
-            if len(groups) > 1:
-                return list(groups.values()), unit
-        raise DataError(
-            f"{self.name} has {len(self)} rows and fewer than two different ones: nothing can be held out.",
-            "Give more rows, or data of its own to evaluate on.",
-        )
+        return split(self, eval_fraction, seed, near)
 
     def to_jsonl(self, path: str | Path) -> Path:
-        """Write one row a line; the file appears only when complete. Returns its path."""
+        """Write one row a line; the file appears only when complete. Returns its path.
+
+        Raises:
+            DataError: a row holds half a character, which no file can.
+        """
         target = Path(path)
         half = target.with_name(f".{target.name}.{os.getpid()}.part")
-        with half.open("w", encoding="utf-8", newline="\n") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows)
+        try:
+            with half.open("w", encoding="utf-8", newline="\n") as file:
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows)
+        except UnicodeEncodeError as error:
+            half.unlink()
+            raise DataError(
+                f"{self.name} holds half a character ({error.object[error.start : error.end]!r}).",
+                "data.fix('encoding') repairs it.",
+            ) from None
         half.replace(target)
         return target
 
@@ -239,38 +268,16 @@ class Data:
         dropped = f", {self.dropped.count} source rows dropped" if self.dropped else ""
         return f"Data({self.name}: {len(self)} {self.signal} rows, shape {self.shape or 'given'}{dropped})"
 
+    def __str__(self) -> str:
+        return "\n".join([repr(self), *([str(self.last_report)] if self.last_report else [])])
+
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ARG002  IPython's protocol
-        printer.text(repr(self))
+        printer.text(str(self))
 
     def _repr_html_(self) -> str:
         from ft_magic.data.card import data_card
 
         return data_card(self)
-
-
-def _without_duplicates(rows: tuple[Row, ...]) -> list[int]:
-    first: dict[str, int] = {}
-    for index, row in enumerate(rows):
-        first.setdefault(canonical(row), index)
-    return list(first.values())
-
-
-def is_empty(row: Row) -> bool:
-    """Return whether a row lacks its text, its prompt or an answer; prompts alone need none."""
-    answers = [answer_text(row, key) for key in ("completion", "chosen", "rejected") if key in row]
-    if "messages" in row:
-        answers = [answer_text(row)]
-    return not prompt_text(row).strip() or not all(answer.strip() for answer in answers)
-
-
-def _without_empty(rows: tuple[Row, ...]) -> list[int]:
-    return [index for index, row in enumerate(rows) if not is_empty(row)]
-
-
-# name -> indices of the rows that stay
-FIXES: Mapping[str, Callable[[tuple[Row, ...]], list[int]]] = MappingProxyType(
-    {"duplicates": _without_duplicates, "empty": _without_empty}
-)
 
 
 def frame_of(rows: Any) -> Any:

@@ -12,22 +12,39 @@ from ft_magic.data.turns import kind_of
 # judgements (yes, positive ...) are left out on purpose.
 _WORDS: Mapping[str, bool] = MappingProxyType(
     {
-        "true": True, "1": True, "1.0": True, "good": True, "up": True, "thumb up": True, "thumbs up": True,
+        "true": True, "1": True, "+1": True, "1.0": True, "good": True, "up": True, "thumb up": True, "thumbs up": True,
         "thumbsup": True, "👍": True, "desirable": True, "like": True, "liked": True,
         "false": False, "0": False, "0.0": False, "bad": False, "down": False, "thumb down": False,
         "thumbs down": False, "thumbsdown": False, "👎": False, "undesirable": False, "dislike": False,
         "disliked": False,
     }
 )  # fmt: skip
-SHOWN_LABELS = "true/false, 1/0, good/bad or thumbs up/thumbs down"
+SHOWN_LABELS = "true/false, 1/0, +1/-1, good/bad or thumbs up/thumbs down"
 # KTO keeps weight * number of good answers between once and 4/3 times that of the bad ones
 # (Ethayarajh et al. 2024, arXiv 2402.01306, equation 8); the middle of that range.
 _GOOD_TO_BAD = 7 / 6
 _LEAST_GOOD_TO_BAD, _MOST_GOOD_TO_BAD = 1.0, 4 / 3
 
 
-def as_label(value: Any) -> bool | None:
-    """Return whether a cell says good (True) or bad (False); None where it says neither."""
+_MINUS_ONE = frozenset(("-1", "-1.0"))
+_ZERO = frozenset(("0", "0.0"))
+
+
+def is_signed(values: Iterable[Any]) -> bool:
+    """Return whether a column counts +1 and -1: it holds -1 and no 0, which would stand between them."""
+    found = {str(value).strip() for value in values if not isinstance(value, bool)}
+    return bool(found & _MINUS_ONE) and not found & _ZERO
+
+
+def as_label(value: Any, signed: bool = False) -> bool | None:
+    """Return whether a cell says good (True) or bad (False); None where it says neither.
+
+    Args:
+        value: the cell.
+        signed: whether its column counts +1 and -1, see ``is_signed``; else -1 says nothing.
+    """
+    if signed and str(value).strip() in _MINUS_ONE:
+        return False
     if hasattr(value, "item"):  # numpy scalars
         value = value.item()
     if isinstance(value, bool):
@@ -44,12 +61,13 @@ def judges(values: Iterable[Any]) -> bool:
 
     A column of ones, or of ratings from 0 to 5, says something else.
     """
+    values = list(values)
     found: set[bool] = set()
-    boolean = True
+    boolean, signed = True, is_signed(values)
     for value in values:
         if kind_of(value) == "none" or value == "":
             continue
-        label = as_label(value)
+        label = as_label(value, signed)
         if label is None:
             return False
         found.add(label)

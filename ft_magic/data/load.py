@@ -2,109 +2,151 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib.util
-import re
 from collections import Counter
 from collections.abc import Mapping
-from itertools import islice
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ft_magic.axes import find_signal
-from ft_magic.data.cells import UnusableError
 from ft_magic.data.data import Data, Dropped, DroppedRow
-from ft_magic.data.detect import Detected, detect
-from ft_magic.data.files import (
-    JSON_LINES_SUFFIXES,
-    JSON_SUFFIXES,
-    PROSE_SUFFIXES,
-    SUFFIXES,
-    Raw,
-    read_json,
-    read_json_lines,
-    suffix_of,
-)
-from ft_magic.data.normalise import NO_ANSWER, Reader, own_name
-from ft_magic.data.prose import read_folder, read_prose
+from ft_magic.data.reading.asked import Asked
+from ft_magic.data.reading.files import Raw
+from ft_magic.data.reading.sources import read_source
 from ft_magic.data.row import ANSWER, Row, shortened
-from ft_magic.data.tables import read_csv, read_frame, read_parquet
+from ft_magic.data.shaping.cells import UnusableError
+from ft_magic.data.shaping.detect import Detected, detect
+from ft_magic.data.shaping.normalise import NO_ANSWER, Reader, own_name
+from ft_magic.data.shaping.trees import as_trees
 from ft_magic.data.turns import is_chat
 from ft_magic.errors import DataError
+from ft_magic.progress import Progress, silent
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SHOWN_DROPS = 5
 
 
-def load_data(
+def load_data(  # noqa: PLR0913  one keyword for each thing that can be asked of a source
     src: Any,
     *,
     signal: str | None = None,
     columns: Mapping[str, str] | None = None,
     limit: int | None = None,
+    split: str | None = None,
+    revision: str | None = None,
+    subset: str | None = None,
+    sheet: str | None = None,
+    table: str | None = None,
+    query: str | None = None,
+    progress: Progress = silent,
 ) -> Data:
     """Read training data and bring it to rows of one signal.
 
     Args:
-        src: path of a json, jsonl, ndjson, csv, tsv, parquet, txt or md file (also ``.gz``) or of a folder of
-            txt and md files; a DataFrame; a list of dicts, of strings or of conversations; a ``datasets``
-            object; a hub id ``org/name``; or ``Data``, returned as it is.
+        src: path or web address of a json, jsonl, ndjson, csv, tsv, txt or md file (also ``.gz`` or ``.zst``), of a
+            parquet, arrow, feather, xlsx, xls, ods or SQLite file; a folder of txt and md files, or of the shards
+            of one data set; a DataFrame; a list of dicts, of strings or of conversations; a ``datasets`` object;
+            a hub id ``org/name``; or ``Data``, returned as it is.
         signal: name of a signal (``ft_magic.axes.SIGNALS``), where the guess should be overruled; data that
             carries another is converted where it can be, see ``Data.to``.
         columns: role -> column, for example ``{"prompt": "question", "completion": "reply"}``.
-        limit: number of source rows to read at most.
+        limit: number of source rows to read at most; the rest of the source is not read where its kind allows it.
+        split: split of a hub data set, a ``datasets`` object or a folder; by default ``train``.
+        revision: branch, tag or commit of a hub data set.
+        subset: configuration of a hub data set (``datasets`` calls it name).
+        sheet: sheet of a spreadsheet; by default the first one with rows.
+        table: table of a SQLite file; by default its only one.
+        query: SQL that selects rows of a SQLite file.
+        progress: told how much of a download has arrived.
 
     Raises:
-        DataError: it cannot be read, has no known shape, or no row of it can be used.
+        DataError: it cannot be read, has no known shape, no row of it can be used, or an option does not fit it.
     """
     if limit is not None and limit < 1:
         raise DataError(f"limit is {limit}; it is a number of rows.", "Write limit=100, or leave it out.")
+    asked = Asked(limit, split, revision, subset, sheet, table, query, progress)
     if isinstance(src, Data):
+        asked.check("data that is already read")
         return _given_data(src, signal, columns, limit)
-    raw = _read(src, limit)
+    raw = read_source(src, asked)
+    if limit is not None:
+        del raw.records[limit:]  # of kinds that are read whole
     if not raw.records:
         raise DataError(f"{raw.source} holds no rows.", "Give data with at least one row.")
-    records = [_as_record(record) for record in raw.records[:limit]]
-    detected = detect(records, raw.source, signal, columns)
-    data = _normalised(raw, records, detected)
+    read = f"{len(raw.records)} rows read from {raw.source}"
+    for index, record in enumerate(raw.records):
+        if not isinstance(record, dict):
+            raw.records[index] = _as_record(record)
+    trees = as_trees(raw.records) if columns is None and signal != "text" else None
+    if trees is not None:
+        raw = replace(raw, records=trees[0], notes=(*raw.notes, *trees[1]))
+    detected = detect(raw.records, raw.source, signal, columns)
+    data = _normalised(raw, detected, read)
     return data if signal is None else data.to(signal)
 
 
-def _normalised(raw: Raw, records: list[Any], detected: Detected) -> Data:
-    reader = Reader(detected)
-    rows: list[Row] = []
-    reasons: Counter[str] = Counter()
-    examples: list[DroppedRow] = []
+@dataclass
+class _Kept:
+    """What becomes of the records: rows, and why others did not become any."""
+
+    rows: list[Row] = field(default_factory=list)
+    reasons: Counter[str] = field(default_factory=Counter)
+    examples: list[DroppedRow] = field(default_factory=list)
+
+    @property
+    def dropped(self) -> Dropped:
+        return Dropped(dict(self.reasons), tuple(self.examples))
+
+
+def _kept(records: list[Any], reader: Reader) -> _Kept:
+    """Normalise all records; each is let go at once, so that only one copy of the data stays in memory."""
+    kept = _Kept()
     for index, record in enumerate(records):
+        records[index] = None
         try:
-            rows.append(reader.row(record))
+            kept.rows += reader.rows(record)
         except UnusableError as error:
-            reasons[str(error)] += 1
-            if len(examples) < _SHOWN_DROPS:
-                examples.append(DroppedRow(index, str(error), shortened(record)))
-    dropped = Dropped(dict(reasons), tuple(examples))
-    columns = dict(detected.columns)
+            kept.reasons[str(error)] += 1
+            if len(kept.examples) < _SHOWN_DROPS:
+                kept.examples.append(DroppedRow(index, str(error), shortened(record)))
+    return kept
+
+
+def _normalised(raw: Raw, detected: Detected, read: str) -> Data:
+    reader = Reader(detected)
+    first, columns = shortened(raw.records[0], 200), dict(detected.columns)
+    kept = _kept(raw.records, reader)
+    rows, dropped = kept.rows, kept.dropped
     if not rows:
         raise DataError(
-            f"{raw.source}: none of {len(records)} rows can be used ({dropped}).",
-            f"Columns were read as {columns}; the first row is {shortened(records[0], 200)}.\n"
+            f"{raw.source}: none of {len(raw.records)} rows can be used ({dropped}).",
+            f"Columns were read as {columns}; the first row is {first}.\n"
             'Say otherwise with columns={"prompt": "...", "completion": "..."}'
-            + (", or signal='prompt' where these are prompts." if NO_ANSWER in reasons else "."),
+            + (", or signal='prompt' where these are prompts." if NO_ANSWER in dropped.reasons else "."),
         )
-    if detected.shape.signal == "prompt":
+    signal, shape = detected.shape.signal, detected.shape.name
+    if signal == "prompt":
         rows = _with_equal_columns(rows)
-    lineage = [f"{len(records)} rows read from {raw.source}", *raw.notes]
-    lineage.append(f"shape {detected.shape.name}: " + ", ".join(f"{r} = {c}" for r, c in columns.items()))
+    lineage = (
+        read,
+        *raw.notes,
+        *_about(detected, rows),
+        *(f"{n} x {what}" for what, n in reader.changes.items()),
+    )
+    if dropped:
+        lineage = (*lineage, f"{dropped.count} rows kept out: {dropped}")
+    return Data(tuple(rows), signal, raw.name, raw.source, shape, columns, dropped, lineage)
+
+
+def _about(detected: Detected, rows: list[Row]) -> list[str]:
+    """Say how the columns were understood."""
+    columns = detected.columns
+    notes = [
+        f"shape {detected.shape.name}: " + ", ".join(f"{role} = {name}" for role, name in columns.items())
+    ]
     if "input" in columns:
-        lineage.append(
+        notes.append(
             f"'{columns['input']}' follows '{columns['prompt']}' after an empty line where it is filled"
         )
-    lineage += [*_about_unused(detected, rows), *detected.notes]
-    lineage += [f"{count} x {change}" for change, count in reader.changes.items()]
-    if dropped:
-        lineage.append(f"{dropped.count} rows kept out: {dropped}")
-    signal, shape = detected.shape.signal, detected.shape.name
-    return Data(tuple(rows), signal, raw.name, raw.source, shape, columns, dropped, tuple(lineage))
+    return [*notes, *_about_unused(detected, rows), *detected.notes]
 
 
 def _with_equal_columns(rows: list[Row]) -> list[Row]:
@@ -141,123 +183,3 @@ def _given_data(data: Data, signal: str | None, columns: Mapping[str, str] | Non
         )
     part = data if limit is None or limit >= len(data) else data[:limit]
     return part.to(wanted)
-
-
-def _read(src: Any, limit: int | None) -> Raw:
-    library = type(src).__module__.partition(".")[0]
-    if isinstance(src, str | Path):
-        return _read_reference(src, limit)
-    if library == "pandas" and hasattr(src, "to_dict") and hasattr(src, "columns"):
-        return read_frame(src, limit)
-    if library == "datasets":
-        return _read_dataset(src, limit)
-    if isinstance(src, list | tuple):
-        return Raw("rows", f"a list of {len(src)} rows", list(src[:limit]))
-    hint = (
-        "Wrap it in a list: [row]." if isinstance(src, Mapping) else "Give a path, DataFrame, list or hub id."
-    )
-    raise DataError(f"{type(src).__name__} is no data that can be read.", hint)
-
-
-def _read_reference(src: str | Path, limit: int | None) -> Raw:
-    text = str(src).strip()
-    path = Path(text).expanduser()
-    if not text:
-        raise DataError("The data is an empty text.", "Give a path, a hub id (org/name) or a variable.")
-    try:
-        exists = path.exists()
-    except OSError:  # a text too long for a file name
-        exists = False
-    if exists:
-        return _read_path(path, limit)
-    if text.startswith(("http://", "https://")):
-        raise DataError(
-            f"{shortened(text)} is a web address; these are not read.", "Download it and give the file."
-        )
-    if "\n" in text:
-        raise DataError(f"A text is no data: {shortened(text)}", "Give a list of texts: [text].")
-    looks_like_hub_id = isinstance(src, str) and _HUB_ID.fullmatch(text) and not text.startswith(".")
-    # `data/train` beside a folder `data` is a missing file, not the hub's organisation called data.
-    if looks_like_hub_id and suffix_of(path) not in SUFFIXES and not path.parent.is_dir():
-        return _read_hub(text, limit)
-    raise _missing(path)
-
-
-def _missing(path: Path) -> DataError:
-    folder = path.parent
-    here = sorted(item.name for item in folder.iterdir()) if folder.is_dir() else []
-    near = difflib.get_close_matches(path.name, here, n=3, cutoff=0.4)
-    where = f"the folder {folder.resolve()}" if here or folder.is_dir() else f"{folder} (no such folder)"
-    readable = [name for name in here if suffix_of(Path(name)) in SUFFIXES]
-    if near:
-        instead = f"Near it: {', '.join(near)}."
-    elif readable:
-        instead = f"There are: {', '.join(readable[:5])}."
-    else:
-        instead = "Give a path to a file, or a hub id as org/name."
-    return DataError(f"File not found: '{path.name}' in {where}.", instead)
-
-
-def _read_path(path: Path, limit: int | None) -> Raw:
-    if path.is_dir():
-        return read_folder(path, limit)
-    suffix = suffix_of(path)
-    if suffix not in SUFFIXES:
-        raise DataError(
-            f"{path.name} is of a kind that is not read ('{suffix or 'no suffix'}').",
-            f"Kinds that are: {' '.join(SUFFIXES)} (each also with .gz, except .parquet).",
-        )
-    try:
-        size_bytes = path.stat().st_size
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
-    if size_bytes == 0:
-        raise DataError(f"{path} is empty (0 bytes).", "Give a file with rows.")
-    if suffix in JSON_LINES_SUFFIXES:
-        return read_json_lines(path, limit)
-    if suffix in JSON_SUFFIXES:
-        return read_json(path)
-    if suffix in PROSE_SUFFIXES:
-        return read_prose(path)
-    return read_parquet(path, limit) if suffix == ".parquet" else read_csv(path, limit)
-
-
-def _read_dataset(src: Any, limit: int | None) -> Raw:
-    """Read a ``datasets`` object; of several splits, ``train``."""
-    notes: tuple[str, ...] = ()
-    if isinstance(src, dict):
-        names = list(src)
-        name = "train" if "train" in src else names[0] if len(names) == 1 else None
-        if name is None:
-            raise DataError(
-                f"The DatasetDict has the splits {', '.join(names)} and no 'train'.",
-                f"Give one: d['{names[0]}'].",
-            )
-        src = src[name]
-        notes = (f"split {name}",)
-    description = getattr(getattr(src, "info", None), "dataset_name", None) or "dataset"
-    return Raw(str(description), f"datasets object {description}", list(islice(iter(src), limit)), notes)
-
-
-def _read_hub(name: str, limit: int | None) -> Raw:
-    way_on = "Use a local file (.jsonl, .csv, .parquet ...), a DataFrame or a list of dicts."
-    if importlib.util.find_spec("datasets") is None:
-        raise DataError(
-            f"'{name}' is no file here; reading it from the hub needs the package datasets.",
-            f"pip install datasets. {way_on}",
-        )
-    import datasets
-
-    from ft_magic.models import hub
-
-    if not hub.has_answer(name):
-        raise DataError(f"'{name}' is no file here, and the hub cannot be reached.", way_on)
-    try:
-        loaded = datasets.load_dataset(name)
-    except Exception as error:  # any failure of the hub client means the same to the reader
-        raise DataError(
-            f"'{name}' is no file here and could not be read from the hub ({shortened(str(error), 120)}).",
-            way_on,
-        ) from error
-    raw = _read_dataset(loaded, limit)
-    return Raw(name.rpartition("/")[2], f"hub data set {name}", raw.records, raw.notes)

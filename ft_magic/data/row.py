@@ -110,6 +110,11 @@ def shortened(value: Any, characters: int = 60) -> str:
     return line if len(line) <= characters and len(text) <= 4 * characters else line[: characters - 1] + "…"
 
 
+def well_formed(text: str) -> str:
+    """Return a text that libraries take: half characters (lone surrogates, which JSON can hold) are ``?``."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
 def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else _joined(value)
 

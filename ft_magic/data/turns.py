@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +19,10 @@ ROLE_NAMES: Mapping[str, str] = MappingProxyType(
     }
 )  # fmt: skip
 
+# What ShareGPT calls a turn in which the assistant calls a function instead of answering.
+CALLS = frozenset(("function_call", "tool_call"))
+_LIST_OF_OBJECTS = re.compile(r"\s*\[\s*\{")
+
 
 def turn(role: str, content: str) -> dict[str, Any]:
     """Return a turn in OpenAI's form."""
@@ -27,7 +32,12 @@ def turn(role: str, content: str) -> dict[str, Any]:
 def role_of(said: Mapping[str, Any]) -> str | None:
     """Return who speaks in a turn, None where its role is unknown."""
     # Tables fill absent fields with None, so a present key may still say nothing.
-    return ROLE_NAMES.get(str(said.get("role") or said.get("from")).lower())
+    return ROLE_NAMES.get(name_of(said))
+
+
+def name_of(said: Mapping[str, Any]) -> str:
+    """Return what the speaker of a turn is called in the source, in lower case."""
+    return str(said.get("role") or said.get("from")).lower()
 
 
 def kind_of(value: Any) -> str:
@@ -45,7 +55,7 @@ def kind_of(value: Any) -> str:
 
 def as_list(value: Any) -> list[Any] | None:
     """Return a list cell as a list, also where a table held it as an array or as JSON text; else None."""
-    if isinstance(value, str) and value.lstrip().startswith("[{"):
+    if isinstance(value, str) and _LIST_OF_OBJECTS.match(value):
         try:
             value = json.loads(value)
         except ValueError:

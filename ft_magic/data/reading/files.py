@@ -1,7 +1,6 @@
-"""Reads files into records, before any column is understood.
+"""Reads json, jsonl and ndjson files into records, before any column is understood.
 
-json, jsonl and ndjson here; csv, tsv and parquet in ``tables``; txt, md and folders in ``prose``. Each but
-parquet may be gzipped. Text is UTF-8, with or without a byte order mark.
+Text is UTF-8, with or without a byte order mark. Which reader opens which file says ``kinds``.
 """
 
 from __future__ import annotations
@@ -13,16 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any
 
+from ft_magic.data.reading.archives import BrokenArchiveError, archive_of, open_bytes, without_archive
 from ft_magic.data.row import shortened
 from ft_magic.errors import DataError
 
-JSON_SUFFIXES = (".json",)
-JSON_LINES_SUFFIXES = (".jsonl", ".ndjson")
-TABLE_SUFFIXES = (".csv", ".tsv", ".parquet")
-PROSE_SUFFIXES = (".txt", ".md")
-SUFFIXES = (*JSON_SUFFIXES, *JSON_LINES_SUFFIXES, *TABLE_SUFFIXES, *PROSE_SUFFIXES)
 _AROUND_CHARACTERS = 40  # shown on each side of a JSON fault
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -45,29 +40,19 @@ class Raw:
 
 
 def suffix_of(path: Path) -> str:
-    """Return the lower-case suffix without a trailing ``.gz``."""
-    name = path.name.lower().removesuffix(".gz")
-    return Path(name).suffix
+    """Return the lower-case suffix without a trailing ``.gz`` or ``.zst``."""
+    return Path(without_archive(path.name).lower()).suffix
 
 
 def stem_of(path: Path) -> str:
     """Return the name without its known suffixes."""
-    name = path.name
-    if name.lower().endswith(".gz"):
-        name = name[: -len(".gz")]
+    name = without_archive(path.name)
     return name[: len(name) - len(Path(name).suffix)] or name
-
-
-def open_bytes(path: Path) -> IO[bytes]:
-    """Open a file for reading, through gzip where its name ends in ``.gz``."""
-    if path.name.lower().endswith(".gz"):
-        return cast("IO[bytes]", gzip.open(path, "rb"))
-    return path.open("rb")
 
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn the operating system's and gzip's faults into one clear line.
+    """Turn the operating system's, gzip's and zstd's faults into one clear line.
 
     Raises:
         DataError: the file cannot be read.
@@ -78,9 +63,10 @@ def explained(path: Path) -> Iterator[None]:
         raise DataError(
             f"{path} may not be read: permission denied.", f"Allow it (chmod u+r '{path}') or give a copy."
         ) from error
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+    except (gzip.BadGzipFile, zlib.error, EOFError, BrokenArchiveError) as error:
+        kind = "zstd" if archive_of(path.name) == ".zst" else "gzip"
         raise DataError(
-            f"{path.name} is no complete gzip file: {error}.", "Download or compress it again."
+            f"{path.name} is no complete {kind} file: {error}.", "Download or compress it again."
         ) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.", "Check the path.") from error

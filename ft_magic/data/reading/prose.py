@@ -1,12 +1,11 @@
-"""Reads txt and md files, and folders of them, as raw text."""
+"""Reads txt and md files as raw text."""
 
 from __future__ import annotations
 
 import statistics
 from pathlib import Path
 
-from ft_magic.data.files import PROSE_SUFFIXES, SUFFIXES, Raw, explained, read_text, stem_of, suffix_of
-from ft_magic.errors import DataError
+from ft_magic.data.reading.files import Raw, read_text, stem_of, suffix_of
 
 # Prose wrapped by hand or by an editor stays below this; a document on one line is longer.
 _LONGEST_WRAPPED_LINE_CHARACTERS = 200
@@ -21,30 +20,6 @@ def read_prose(path: Path) -> Raw:
             return Raw(stem_of(path), str(path), parts, ("one row a section (each heading starts one)",))
     parts, how = _paragraphs_or_lines(text)
     return Raw(stem_of(path), str(path), parts, (how,))
-
-
-def read_folder(folder: Path, limit: int | None = None) -> Raw:
-    """Read every txt and md file below a folder, one row a file, in the order of their names.
-
-    Raises:
-        DataError: the folder holds no such file.
-    """
-    with explained(folder):
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-    prose = [path for path in files if suffix_of(path) in PROSE_SUFFIXES]
-    if not prose:
-        others = [path for path in files if suffix_of(path) in SUFFIXES]
-        raise DataError(
-            f"The folder {folder} holds no .txt or .md file.",
-            f"Give one file, for example '{others[0]}'."
-            if others
-            else "Give a file or a folder of text files.",
-        )
-    left_out = len(files) - len(prose)
-    notes = [f"one row a file, {len(prose)} files"]
-    if left_out:
-        notes.append(f"{left_out} other files of the folder were not read")
-    return Raw(folder.resolve().name, str(folder), [read_text(path) for path in prose[:limit]], tuple(notes))
 
 
 def _paragraphs_or_lines(text: str) -> tuple[list[str], str]:

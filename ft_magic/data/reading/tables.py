@@ -1,15 +1,15 @@
-"""Reads csv, tsv and parquet files and DataFrames into records."""
+"""Reads csv and tsv files and DataFrames into records."""
 
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 import sys
 from pathlib import Path
 from typing import Any
 
-from ft_magic.data.files import Raw, decode, explained, open_bytes, stem_of, suffix_of
+from ft_magic.data.reading.archives import open_bytes
+from ft_magic.data.reading.files import Raw, explained, read_text, stem_of, suffix_of
 from ft_magic.data.row import shortened
 from ft_magic.errors import DataError
 
@@ -23,19 +23,21 @@ def read_csv(path: Path, limit: int | None = None) -> Raw:
     Raises:
         DataError: no header, a row with more cells than columns, or no csv at all.
     """
-    with explained(path), open_bytes(path) as file:
+    with explained(path):
         try:
-            text = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
-            first = text.readline()
-            text.seek(0)
-            delimiter = "\t" if suffix_of(path) == ".tsv" else _delimiter_of(first)
-            records = _csv_records(text, delimiter, path, limit)
+            with _opened(path) as text:
+                delimiter = "\t" if suffix_of(path) == ".tsv" else _delimiter_of(text.readline())
+            with _opened(path) as text:
+                records = _csv_records(text, delimiter, path, limit)
         except UnicodeDecodeError:
-            file.seek(0)
-            decode(file.read(), path)
+            read_text(path)  # says which byte in which line
             raise
     notes = () if delimiter == "," else (f"cells are separated by {delimiter!r}",)
     return Raw(stem_of(path), str(path), records, notes)
+
+
+def _opened(path: Path) -> io.TextIOWrapper:
+    return io.TextIOWrapper(open_bytes(path), encoding="utf-8-sig", newline="")
 
 
 def _csv_records(
@@ -46,7 +48,7 @@ def _csv_records(
     reader = csv.reader(text, delimiter=delimiter)
     records: list[dict[str, Any]] = []
     try:
-        header = _checked_header(next(reader, []), path)
+        header = column_names(next(reader, []), path)
         for cells in reader:
             if not cells:
                 continue
@@ -72,7 +74,12 @@ def _delimiter_of(header: str) -> str:
     return best if header.count(best) else ","
 
 
-def _checked_header(cells: list[str], path: Path) -> list[str]:
+def column_names(cells: list[str], path: Path) -> list[str]:
+    """Return the names of a table's first row.
+
+    Raises:
+        DataError: it looks like data, or a name occurs twice.
+    """
     # DataFrame.to_csv leaves the name of the index column empty.
     names = [cell.strip() or f"column {index}" for index, cell in enumerate(cells)]
     data_like = [n for n in names if len(n) > _LONGEST_HEADER_CHARACTERS or "\n" in n]
@@ -95,35 +102,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def read_parquet(path: Path, limit: int | None = None) -> Raw:
-    """Read a parquet file through pyarrow (pandas has no reader of its own), at most ``limit`` rows.
-
-    Raises:
-        DataError: pyarrow is not installed, or the file is no parquet.
-    """
-    if importlib.util.find_spec("pyarrow") is None:
-        raise DataError(
-            f"{path.name} needs the package pyarrow, which is not installed.",
-            "Install it (pip install pyarrow), or save the data as .jsonl or .csv.",
-        )
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    records: list[dict[str, Any]] = []
-    with explained(path):
-        try:
-            for batch in pq.ParquetFile(path).iter_batches():
-                records.extend(batch.to_pylist())
-                if limit is not None and len(records) >= limit:
-                    break
-        except pa.ArrowInvalid as error:
-            raise DataError(
-                f"{path.name} is no readable parquet file: {shortened(str(error), 120)}",
-                "Write it again, for example with DataFrame.to_parquet.",
-            ) from error
-    return Raw(stem_of(path), str(path), records[:limit])
 
 
 def read_frame(frame: Any, limit: int | None = None) -> Raw:

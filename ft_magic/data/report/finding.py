@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 LEVELS = ("problem", "warning", "info")
 _SHOWN_EXAMPLES = 3
@@ -20,6 +20,7 @@ class Finding:
         message: what it is and why it matters.
         examples: some of the rows concerned, as in ``data[i]``.
         fix: what to write, or empty.
+        rows: all rows concerned, where the finding is about single rows.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Finding:
     message: str
     examples: tuple[int, ...] = ()
     fix: str = ""
+    rows: tuple[int, ...] = field(default=(), repr=False)
 
 
 def finding_line(finding: Finding) -> str:
@@ -42,4 +44,4 @@ def finding_of(name: str, level: str, rows: Sequence[int], message: str, fix: st
     if not rows:
         return None
     text = message.replace("{n}", f"{len(rows)} row{'s' if len(rows) > 1 else ''}")
-    return Finding(name, level, len(rows), text, tuple(rows[:_SHOWN_EXAMPLES]), fix)
+    return Finding(name, level, len(rows), text, tuple(rows[:_SHOWN_EXAMPLES]), fix, tuple(rows))

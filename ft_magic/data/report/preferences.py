@@ -5,9 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from ft_magic.data.finding import Finding, finding_of
 from ft_magic.data.labels import balancing_weights, label_counts
-from ft_magic.data.row import Row, answer_text, canonical
+from ft_magic.data.report.finding import Finding, finding_of
+from ft_magic.data.report.repeats import contradicted
+from ft_magic.data.row import Row, answer_text
 
 _LENGTH_BIAS = 1.25  # chosen / rejected length; DPO exploits length: Park et al. 2024, arXiv 2403.19159
 # KTO still matched DPO with 90 % of the good answers left out: arXiv 2402.01306, section 4.
@@ -22,7 +23,13 @@ def pair_findings(rows: tuple[Row, ...]) -> list[Finding | None]:
     longer = sum(better > worse for better, worse in lengths)
     return [
         finding_of(
-            "same_answers", "problem", same, "{n} with equal chosen and rejected answers: nothing to learn."
+            "same_answers", "problem", same, "{n} with equal chosen and rejected answers: nothing to learn.",
+            "data.fix('same_answers')",
+        ),
+        finding_of(
+            "contradictions", "problem", contradicted(rows),
+            "{n} whose chosen answer is the rejected one of another row, and the other way round.",
+            "keep one order, or data.fix('contradictions') drops both",
         ),
         _length_bias(
             [better for better, _ in lengths],
@@ -31,23 +38,19 @@ def pair_findings(rows: tuple[Row, ...]) -> list[Finding | None]:
             f" (longer in {longer} of {len(rows)} rows)",
             len(rows),
         ),
-    ]
+    ]  # fmt: skip
 
 
 def label_findings(rows: tuple[Row, ...]) -> list[Finding | None]:
     """Return what only judged answers can have: how many are good, contradictions, good ones longer."""
-    verdicts: dict[str, set[bool]] = {}
-    keys = [canonical({"prompt": row["prompt"], "completion": row["completion"]}) for row in rows]
-    for key, row in zip(keys, rows, strict=True):
-        verdicts.setdefault(key, set()).add(bool(row["label"]))
-    both = [index for index, key in enumerate(keys) if len(verdicts[key]) > 1]
     good = [len(answer_text(row)) for row in rows if row["label"]]
     bad = [len(answer_text(row)) for row in rows if not row["label"]]
     return [
         _balance(rows),
         finding_of(
-            "contradictions", "problem", both, "{n} with an answer that is marked good and, elsewhere, bad.",
-            "keep one verdict for each prompt and answer",
+            "contradictions", "problem", contradicted(rows),
+            "{n} with an answer that is marked good and, elsewhere, bad.",
+            "keep one verdict for each, or data.fix('contradictions') drops both",
         ),
         _length_bias(good, bad, ("Good", "bad"), "", len(rows)) if good and bad else None,
     ]  # fmt: skip

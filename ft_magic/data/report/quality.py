@@ -1,18 +1,25 @@
-"""What is off in the rows: one function a finding, one table of them."""
+"""The report card of some data: what is off in the rows, the worst first."""
 
 from __future__ import annotations
 
-import math
-import re
 import statistics
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ft_magic.data.finding import LEVELS, Finding, finding_line, finding_of
-from ft_magic.data.preferences import label_findings, pair_findings
-from ft_magic.data.row import Row, answer_text, canonical, contents, prompt_text
+from ft_magic.data.report import languages, near_duplicates
+from ft_magic.data.report.checked_numbers import can_tell_phones
+from ft_magic.data.report.diversity import Diversity, diversity_findings, diversity_of
+from ft_magic.data.report.finding import LEVELS, Finding, finding_line
+from ft_magic.data.report.leakage import leakage_finding, leaks
+from ft_magic.data.report.lengths import RoleLengths, lengths_of, outlier_findings, truncated
+from ft_magic.data.report.preferences import label_findings, pair_findings
+from ft_magic.data.report.repeats import different_answers, repeated, repeats_finding
+from ft_magic.data.report.row_checks import row_findings
+from ft_magic.data.row import Row
+from ft_magic.errors import DataError
+from ft_magic.progress import Progress, silent
 
 if TYPE_CHECKING:
     from ft_magic.data.data import Data
@@ -21,18 +28,6 @@ if TYPE_CHECKING:
 _FEW_ROWS = (
     100  # LIMA (arXiv 2305.11206) needed 1,000 rows for a style; under 100 answers are mostly memorised
 )
-_FAR_OUT = 3.0  # Tukey 1977: beyond three interquartile ranges; taken on the logarithm of the length
-_LEAST_FACTOR = 4.0  # and at least this many times longer or shorter than the median
-
-_PLACEHOLDER = re.compile(r"\{\{\s*[A-Za-z_]\w*\s*\}\}")
-# U+FFFD, and UTF-8 bytes read as cp1252 or latin-1: the lead byte's letter followed by what was a trail byte.
-_MOJIBAKE = re.compile(
-    "\ufffd|[ÃÂ][\u0080-\u00bf]|â€[\u0080-\u00bf\u0153\u0161\u2018-\u201e\u2020-\u203a\u2122]|(?:[ÐÑ][\u0080-\u00bf]){2}"
-)
-_HTML = re.compile(
-    r"</(?:p|div|span|a|li|ul|ol|b|i|em|strong|h[1-6]|td|tr|table|font)>|<br\s*/?>|&(?:nbsp|amp|lt|gt|quot|#\d{2,5});"
-)
-_FENCED_CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -47,6 +42,9 @@ class Report:
         length_median: median length of a row in that unit.
         length_max: longest row in that unit.
         findings: what is off.
+        roles: lengths of what each role says, in the order of reading.
+        diversity: how much answers differ; None where there are no words.
+        languages: (ISO 639 code, rows) of the rows whose language is sure, the commonest first.
     """
 
     name: str
@@ -56,19 +54,32 @@ class Report:
     length_median: float
     length_max: int
     findings: tuple[Finding, ...]
+    roles: tuple[RoleLengths, ...] = ()
+    diversity: Diversity | None = None
+    languages: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is neither good nor bad: diversity and languages, one line each."""
+        told = [str(self.diversity)] if self.diversity else []
+        if self.languages:
+            told.append("languages: " + ", ".join(f"{code} {count}" for code, count in self.languages[:5]))
+        return tuple(told)
 
     def to_frame(self) -> Any:
         """Return the findings as a pandas DataFrame."""
         from ft_magic.data.data import frame_of
 
-        return frame_of(asdict(finding) for finding in self.findings)
+        names = [field.name for field in fields(Finding) if field.name != "rows"]
+        return frame_of({name: getattr(finding, name) for name in names} for finding in self.findings)
 
     def __str__(self) -> str:
         head = (
             f"{self.name}: {self.rows} {self.signal} rows, median {self.length_median:g}, "
             f"longest {self.length_max} {self.unit}"
         )
-        return "\n".join([head, *(finding_line(finding) for finding in self.findings or ())])
+        lines = [*map(finding_line, self.findings)] or ["  Nothing is off."]
+        return "\n".join([head, *(f"  {line}" for line in (*self.roles, *self.notes)), *lines])
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ARG002  IPython's protocol
         printer.text(str(self))
@@ -79,32 +90,57 @@ class Report:
         return report_card(self)
 
 
-def make_report(data: Data, tokenizer: Tokenizer | None = None) -> Report:
+def make_report(
+    data: Data,
+    tokenizer: Tokenizer | None = None,
+    max_length: int | None = None,
+    heldout: Data | None = None,
+    progress: Progress = silent,
+) -> Report:
     """Look at every row and return what is off.
 
     Args:
         data: rows of one signal.
         tokenizer: counts lengths in tokens instead of characters.
+        max_length: tokens after which training cuts a row; needs the tokenizer.
+        heldout: data kept for evaluation: rows that are also there are a problem.
+        progress: told how far it is, in rows.
+
+    Raises:
+        DataError: ``max_length`` without a tokenizer.
     """
-    texts = [contents(row) for row in data.rows]
-    lengths = _lengths(texts, tokenizer)
-    unit = "tokens" if tokenizer else "characters"
+    if max_length is not None and tokenizer is None:
+        raise DataError(
+            f"max_length is {max_length} tokens, and without a tokenizer only characters can be counted.",
+            "Give the tokenizer too: data.report(tokenizer, max_length=...).",
+        )
+    rows = data.rows
+    lengths = lengths_of(rows, tokenizer)
+    variety = diversity_of(rows)
+    mix = languages.mix_of(rows, progress=progress) if languages.can_tell() else languages.Mix(0, {})
     found = [
-        _dropped(data),
-        *(check(data.rows) for check in _CHECKS),
-        *_patterns(texts),
-        *_outliers(lengths, unit),
-        *(_MORE_CHECKS[data.signal](data.rows) if data.signal in _MORE_CHECKS else ()),
-    ]
+        _dropped(data), _few(rows), *_likeness(rows, progress), *row_findings(rows, progress),
+        leakage_finding(leaks(rows, heldout.rows, progress), len(heldout)) if heldout is not None else None,
+        truncated(lengths, max_length) if max_length is not None else None,
+        *outlier_findings(lengths), *diversity_findings(variety), languages.language_finding(mix, len(rows)),
+        *(_MORE_CHECKS[data.signal](rows) if data.signal in _MORE_CHECKS else ()), _not_looked_at(),
+    ]  # fmt: skip
     findings = sorted((f for f in found if f is not None), key=lambda f: LEVELS.index(f.level))
-    median = statistics.median(lengths) if lengths else 0
-    return Report(data.name, len(data), data.signal, unit, median, max(lengths, default=0), tuple(findings))
+    return Report(
+        data.name, len(data), data.signal, lengths.unit,
+        statistics.median(lengths.rows) if rows else 0, max(lengths.rows, default=0), tuple(findings),
+        lengths.by_role(), variety, tuple(mix.counts),
+    )  # fmt: skip
 
 
-def _lengths(texts: list[list[str]], tokenizer: Tokenizer | None) -> list[int]:
-    if tokenizer is None:
-        return [sum(map(len, parts)) for parts in texts]
-    return [len(ids) for ids in tokenizer.encode_batch(["\n".join(parts) for parts in texts])]
+def _likeness(rows: tuple[Row, ...], progress: Progress) -> list[Finding | None]:
+    """Return the findings about rows that are equal, nearly equal, or equal but for the answer."""
+    again = repeated(rows)
+    found = [repeats_finding(again), different_answers(rows)]
+    if near_duplicates.can_look():
+        near = near_duplicates.near_duplicates(rows, frozenset(again), progress)
+        found.append(near_duplicates.near_finding(near))
+    return found
 
 
 def _dropped(data: Data) -> Finding | None:
@@ -116,101 +152,30 @@ def _dropped(data: Data) -> Finding | None:
 
 def _few(rows: tuple[Row, ...]) -> Finding | None:
     # Few texts may be long documents: rows count only where each is one lesson.
-    if len(rows) >= _FEW_ROWS or "text" in rows[0]:
+    if len(rows) >= _FEW_ROWS or (rows and "text" in rows[0]):
         return None
     message = f"Only {len(rows)} rows: below {_FEW_ROWS} a model mostly memorises them."
     fix = "collect more, or put a few good rows into the prompt instead of training"
     return Finding("few", "warning", len(rows), message, (), fix)
 
 
-def _empty(rows: tuple[Row, ...]) -> Finding | None:
-    from ft_magic.data.data import is_empty
-
-    empty = [index for index, row in enumerate(rows) if is_empty(row)]
-    return finding_of("empty", "problem", empty, "{n} without a prompt or an answer.", "data.fix('empty')")
-
-
-def _duplicates(rows: tuple[Row, ...]) -> Finding | None:
-    seen: set[str] = set()
-    again = []
-    for index, row in enumerate(rows):
-        key = canonical(row)
-        if key in seen:
-            again.append(index)
-        seen.add(key)
-    message = "{n} exactly equal to an earlier one: counted twice in training."
-    return finding_of("duplicates", "warning", again, message, "data.fix('duplicates')")
-
-
-def _contradictions(rows: tuple[Row, ...]) -> Finding | None:
-    if rows and "label" in rows[0] and "completion" in rows[0]:
-        return None  # good and bad answers to one prompt are the point of judged answers
-    answers: dict[str, set[str]] = {}
-    pairs = [(prompt_text(row), answer_text(row)) for row in rows if "text" not in row]
-    for prompt, answer in pairs:
-        answers.setdefault(prompt, set()).add(answer)
-    several = [index for index, (prompt, _) in enumerate(pairs) if len(answers[prompt]) > 1]
-    level = "info" if rows and "chosen" in rows[0] else "warning"
-    message = "{n} whose prompt is answered differently in another row."
-    return finding_of(
-        "different_answers", level, several, message, "keep the better answer where only one is right"
-    )
-
-
-_CHECKS: tuple[Callable[[tuple[Row, ...]], Finding | None], ...] = (
-    _few,
-    _empty,
-    _duplicates,
-    _contradictions,
+# what a report leaves out without a package: package -> (what, whether it is there)
+_OPTIONAL: tuple[tuple[str, str, Callable[[], bool]], ...] = (
+    ("rensa", "near-duplicates", near_duplicates.can_look),
+    ("py3langid", "languages", languages.can_tell),
+    ("phonenumbers", "telephone numbers", can_tell_phones),
 )
+
+
+def _not_looked_at() -> Finding | None:
+    missing = [(package, what) for package, what, there in _OPTIONAL if not there()]
+    if not missing:
+        return None
+    what = ", ".join(f"{what} ({package} is not installed)" for package, what in missing)
+    return Finding("not_looked_at", "info", 0, f"Not looked at: {what}.", (), near_duplicates.INSTALL)
 
 
 # signal -> what only its rows can have
 _MORE_CHECKS: Mapping[str, Callable[[tuple[Row, ...]], list[Finding | None]]] = MappingProxyType(
     {"pair": pair_findings, "label": label_findings}
 )
-
-
-def _patterns(texts: list[list[str]]) -> list[Finding | None]:
-    placeholders: list[int] = []
-    damaged: list[int] = []
-    html: list[int] = []
-    for index, parts in enumerate(texts):
-        joined = "\n".join(parts)
-        if "{{" in joined and _PLACEHOLDER.search(joined):
-            placeholders.append(index)
-        if not joined.isascii() and _MOJIBAKE.search(joined):
-            damaged.append(index)
-        if ("<" in joined or "&" in joined) and _HTML.search(_FENCED_CODE.sub("", joined)):
-            html.append(index)
-    return [
-        finding_of(
-            "placeholders", "warning", placeholders, "{n} with an unfilled placeholder such as {{name}}.",
-            "fill them before loading",
-        ),
-        finding_of(
-            "encoding", "warning", damaged,
-            "{n} with damaged characters (U+FFFD, or 'Ã©' where 'é' was meant).",
-            "read the source again with its real encoding",
-        ),
-        finding_of("html", "info", html, "{n} with HTML outside code: the model will learn to write it."),
-    ]  # fmt: skip
-
-
-def _outliers(lengths: list[int], unit: str) -> list[Finding | None]:
-    filled = [math.log(length) for length in lengths if length]
-    if len(filled) < 8:  # quartiles of fewer rows say nothing
-        return []
-    low, median, high = statistics.quantiles(filled, n=4)
-    reach = max(_FAR_OUT * (high - low), math.log(_LEAST_FACTOR))
-    long = [i for i, length in enumerate(lengths) if length and math.log(length) > max(high, median) + reach]
-    short = [i for i, length in enumerate(lengths) if length and math.log(length) < min(low, median) - reach]
-    long.sort(key=lambda i: -lengths[i])
-    short.sort(key=lambda i: lengths[i])
-    around = f"(median {math.exp(median):.0f} {unit}"
-    return [
-        finding_of(
-            "long", "info", long, f"{{n}} far longer than the rest {around}, longest {max(lengths)})."
-        ),
-        finding_of("short", "info", short, f"{{n}} far shorter than the rest {around})."),
-    ]

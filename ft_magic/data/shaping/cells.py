@@ -7,11 +7,15 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from ft_magic.data.labels import as_label
 from ft_magic.data.row import Message, json_value, shortened
-from ft_magic.data.turns import as_list, is_chat, kind_of, role_of, turn
+from ft_magic.data.shaping.tools import calls_of
+from ft_magic.data.turns import CALLS, as_list, is_chat, kind_of, name_of, role_of, turn
 
-# Fields of a message, beside role and content, that chat templates read.
-_EXTRA_FIELDS = ("name", "tool_calls", "tool_call_id", "reasoning_content")
+# Fields of a message, beside role and content, that chat templates read as they stand.
+_EXTRA_FIELDS = ("name", "tool_call_id", "reasoning_content")
+# Fields that say whether an answer is trained: Axolotl's, and OpenAI's weight of 0 or 1.
+_TRAINED_FIELDS = ("train", "training", "weight")
 
 
 class UnusableError(ValueError):
@@ -54,7 +58,14 @@ class Cells:
         items = as_list(value)
         if not items:
             raise UnusableError("no conversation")
-        return [self.message(item) for item in items]
+        turns: list[Message] = []
+        for item, before in zip(items, (None, *items), strict=False):
+            said = self.message(item)
+            if _is_call(item) and _is_call(before) and "tool_calls" in said and "tool_calls" in turns[-1]:
+                turns[-1]["tool_calls"] += said["tool_calls"]  # several calls at once
+            else:
+                turns.append(said)
+        return turns
 
     def message(self, value: Any) -> Message:
         """Return one turn in OpenAI's form from OpenAI's or ShareGPT's."""
@@ -66,8 +77,46 @@ class Cells:
             raise UnusableError(f"unknown role {shortened(str(name), 20)!r}")
         written = value.get("content")
         content = self._content(value.get("value") if written is None else written)
-        extras = {key: value[key] for key in _EXTRA_FIELDS if value.get(key) is not None}
-        return {"role": role, "content": content, **extras}
+        said = {"role": role, "content": content}
+        if _is_call(value):
+            calls = calls_of(content)
+            if calls is not None:
+                self.changes["function calls written as JSON read as tool_calls"] += 1
+                said = {"role": role, "content": "", "tool_calls": self.plain("tool_calls", calls)}
+            else:
+                self.changes["function calls that are no JSON kept as the answer's text"] += 1
+        return {**said, **self._extras(role, value)} if len(value) > 2 else said
+
+    def _extras(self, role: str, value: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a message's fields beside role and content."""
+        extras = {key: self.plain(key, value[key]) for key in _EXTRA_FIELDS if value.get(key) is not None}
+        written: Any = value.get("tool_calls")
+        if hasattr(written, "tolist"):
+            written = written.tolist()
+        written = written or value.get("function_call")  # OpenAI's form before tools
+        if written and role == "assistant":
+            calls = calls_of(written)
+            if calls is None:
+                raise UnusableError("a tool call without a name or with arguments that are no JSON object")
+            extras["tool_calls"] = self.plain("tool_calls", calls)
+        if not self._is_trained(role, value):
+            extras["train"] = False
+        return extras
+
+    def _is_trained(self, role: str, value: Mapping[str, Any]) -> bool:
+        marks = [value[key] for key in _TRAINED_FIELDS if value.get(key) is not None]
+        if role != "assistant":
+            if any(value.get(key) is True for key in _TRAINED_FIELDS):
+                self.changes["turns marked as trained that are no answers: not trained"] += 1
+            return True
+        for mark in marks:
+            trained = as_label(mark)
+            if trained is None:
+                self.changes["weights of turns other than 0 and 1 read as 1"] += 1
+            elif not trained:
+                self.changes["answers marked as not trained"] += 1
+                return False
+        return True
 
     def _content(self, value: Any) -> str:
         """Return a turn's text; OpenAI's list of parts is joined."""
@@ -94,6 +143,10 @@ class Cells:
         written = json.dumps(found, ensure_ascii=False)
         repaired = self._without_surrogates(written)
         return found if repaired is written else json.loads(repaired)
+
+
+def _is_call(value: Any) -> bool:
+    return isinstance(value, Mapping) and name_of(value) in CALLS
 
 
 def filled(text: str, why: str) -> str:

@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from ft_magic.axes import find_signal
-from ft_magic.data.labels import as_label, judges
+from ft_magic.data.labels import as_label, is_signed, judges
 from ft_magic.data.row import shortened
-from ft_magic.data.shapes import ANSWER_COLUMNS, LABELS, PLAIN_PROMPTS, ROLES, SHAPES, Shape
-from ft_magic.data.turns import as_list, has_answer, kind_of
+from ft_magic.data.shaping.evidence import Evidence, column_of, evidence_of
+from ft_magic.data.shaping.shapes import (
+    ANSWER_COLUMNS,
+    LABELS,
+    PLAIN_PROMPTS,
+    ROLES,
+    SHAPES,
+    TWO_TEXTS,
+    Shape,
+)
+from ft_magic.data.turns import as_list, has_answer
 from ft_magic.errors import DataError, nearest
 
-_SAMPLE_ROWS = 200  # columns and kinds of values are read from this many first rows
+# What a shape assumes, beyond its columns.
+_ABOUT: Mapping[str, str] = MappingProxyType(
+    {
+        "conversation trees": "one conversation a tree: the best ranked answer each time (pairs: signal='pair')",
+        "conversation trees, ranked replies": "a pair a message with ranked answers: the best against the worst",
+        "ranked answers": "a pair a row: the best answer against the worst",
+        "segments": (
+            "segments that are not trained are taken as the user's turns, trained ones as the assistant's; "
+            "markup of a template in them stays"
+        ),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -25,12 +46,16 @@ class Detected:
         columns: role -> source column.
         unused: other columns of the first rows.
         notes: what to say about the choice.
+        transcripts: columns whose texts are read as conversations.
+        signed: whether labels are +1 and -1.
     """
 
     shape: Shape
     columns: Mapping[str, str]
     unused: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    transcripts: frozenset[str] = frozenset()
+    signed: bool = False
 
 
 def detect(
@@ -45,22 +70,51 @@ def detect(
     """
     if signal is not None:
         find_signal(signal)
-    samples = _samples(records)
-    pinned = _checked_columns(columns or {}, samples)
-    labels = _label_columns(records, samples, signal)
+    pinned = dict(columns or {})
+    listed = [role for role in ("answers", "scores", "ranks") if role in pinned]
+    evidence = evidence_of(records, signal, listed)
+    _check_columns(pinned, evidence.samples)
     unanswered: Detected | None = None
     for shape in _candidates(signal):
-        found = _assign(shape, samples, pinned, labels)
-        if found is None or (shape.signal == "prompt" and not _asks(found, records, samples, signal, pinned)):
+        found = _assign(shape, evidence, pinned)
+        if found is None or (
+            shape.signal == "prompt" and not _asks(found, records, evidence.samples, signal, pinned)
+        ):
             continue
-        unused = tuple(name for name in samples if name not in found.values())
-        detected = Detected(shape, found, unused, _notes(shape, unused, records, signal))
-        if shape.signal not in ("demo", "label") or "messages" not in found or _answered(records, found):
+        detected = _detected(shape, found, evidence, records, signal)
+        if shape.signal not in ("demo", "label") or "messages" not in found or _answered(records, detected):
             return detected
         unanswered = unanswered or detected  # prompts alone, or pairs: a later shape says so
     if unanswered is not None:
         return unanswered
-    raise _unknown_shape(samples, source, signal, pinned)
+    if evidence.guessed and not pinned and signal in (None, "demo"):
+        first, second = evidence.guessed
+        note = (
+            f"a guess: of two columns of text '{first}' is taken for the prompt and '{second}' for the answer "
+            f"(otherwise: columns={{'prompt': '{second}', 'completion': '{first}'}})"
+        )
+        detected = _detected(TWO_TEXTS, {"prompt": first, "completion": second}, evidence, records, signal)
+        return replace(detected, notes=(note, *detected.notes))
+    raise _unknown_shape(evidence.samples, source, signal, pinned)
+
+
+def _detected(
+    shape: Shape, found: Mapping[str, str], evidence: Evidence, records: list[Any], signal: str | None
+) -> Detected:
+    unused = tuple(name for name in evidence.samples if name not in found.values())
+    # Text that is asked for as text stays text; of prompts and answers a transcript is a conversation.
+    spoken = frozenset() if shape.signal == "text" else evidence.transcripts & set(found.values())
+    signed = "label" in found and is_signed(column_of(records, found["label"]))
+    notes = list(_notes(shape, unused, records, signal))
+    if spoken:
+        named = ", ".join(f"'{name}'" for name in sorted(spoken))
+        plain = " (text as it stands: signal='text')" if "messages" in found else ""
+        notes.append(f"{named}: 'Human:' and 'Assistant:' begin turns{plain}")
+    if signed:
+        notes.append(f"'{found['label']}': +1 is good, -1 is bad")
+    if shape.name in _ABOUT:
+        notes.append(_ABOUT[shape.name])
+    return Detected(shape, found, unused, tuple(notes), spoken, signed)
 
 
 def _candidates(signal: str | None) -> Iterator[Shape]:
@@ -75,15 +129,8 @@ def _candidates(signal: str | None) -> Iterator[Shape]:
         return
     # Every pair and every judged answer could be read as a prompt with odd columns, so these go first; of
     # demonstrations the shape for prompts keeps more: columns beside prompt and answer.
-    yield from (shape for shape in converting if shape.signal != "demo")
+    yield from (shape for shape in converting if shape.signal != "demo" and "tree" not in shape.required)
     yield from (*own, *(shape for shape in converting if shape.signal == "demo"))
-
-
-def _label_columns(records: list[Any], samples: Mapping[str, Any], signal: str | None) -> frozenset[str]:
-    """Return the columns that judge answers, by name and values; by name alone where labels are asked for."""
-    named = [name for name in samples if name.lower().strip() in LABELS]
-    judging = frozenset(name for name in named if judges(_column(records, name)))
-    return judging or (frozenset(named) if signal == "label" else judging)
 
 
 def _asks(
@@ -103,14 +150,13 @@ def _asks(
     return "messages" not in found or not _answered(records, found, last=signal == "prompt")
 
 
-def _answered(records: list[Any], found: Mapping[str, str], last: bool = False) -> bool:
+def _answered(records: list[Any], found: Detected | Mapping[str, str], last: bool = False) -> bool:
     """Return whether the assistant speaks in any conversation; with ``last``, as the last one."""
-    cells = _column(records, found["messages"])
+    columns = found.columns if isinstance(found, Detected) else found
+    if isinstance(found, Detected) and columns["messages"] in found.transcripts:
+        return True
+    cells = column_of(records, columns["messages"])
     return any(has_answer((as_list(cell) or [])[-1:] if last else cell) for cell in cells)
-
-
-def _column(records: list[Any], name: str) -> Iterator[Any]:
-    return (record.get(name) for record in records if isinstance(record, Mapping))
 
 
 def _notes(shape: Shape, unused: tuple[str, ...], records: list[Any], signal: str | None) -> tuple[str, ...]:
@@ -119,7 +165,7 @@ def _notes(shape: Shape, unused: tuple[str, ...], records: list[Any], signal: st
         return ()
     names = {name.lower(): name for name in unused}
     for name in (names[label] for label in LABELS if label in names):
-        values = list(_column(records, name))
+        values = list(column_of(records, name))
         bad = sum(as_label(value) is False for value in values)
         if bad and judges(values):
             note = (
@@ -130,19 +176,7 @@ def _notes(shape: Shape, unused: tuple[str, ...], records: list[Any], signal: st
     return ()
 
 
-def _samples(records: Iterable[Any]) -> dict[str, Any]:
-    """Return each column with its first value that is not missing, in order of appearance."""
-    samples: dict[str, Any] = {}
-    for index, record in enumerate(records):
-        if index >= _SAMPLE_ROWS:
-            break
-        for key, value in record.items() if isinstance(record, Mapping) else ():
-            if kind_of(samples.get(str(key))) == "none":
-                samples[str(key)] = value
-    return samples
-
-
-def _checked_columns(columns: Mapping[str, str], samples: Mapping[str, Any]) -> dict[str, str]:
+def _check_columns(columns: Mapping[str, str], samples: Mapping[str, Any]) -> None:
     for role, column in columns.items():
         if role not in ROLES:
             raise DataError(
@@ -154,37 +188,32 @@ def _checked_columns(columns: Mapping[str, str], samples: Mapping[str, Any]) -> 
                 f"columns maps {role} to '{column}', but there is no such column.{nearest(column, samples)}",
                 f"The columns are: {', '.join(samples)}.",
             )
-    return dict(columns)
 
 
-def _assign(
-    shape: Shape, samples: Mapping[str, Any], pinned: Mapping[str, str], labels: frozenset[str]
-) -> dict[str, str] | None:
+def _assign(shape: Shape, evidence: Evidence, pinned: Mapping[str, str]) -> dict[str, str] | None:
     """Return role -> column where every required role is played, else None."""
     if not set(pinned) <= set(shape.roles):
         return None
     found = dict(pinned)
     # Someone who names columns means these; optional ones are guessed only where nothing was named.
     guessed = dict(shape.required) if pinned else {**shape.required, **shape.optional}
-    by_lower = {name.lower().strip(): name for name in reversed(list(samples))}
+    by_lower = {name.lower().strip(): name for name in reversed(list(evidence.samples))}
     for role, names in guessed.items():
         if role in found:
             continue
         free = (by_lower[name] for name in names if name in by_lower and by_lower[name] not in found.values())
-        if shape.kinds.get(role) == "label":
-            free = (name for name in free if name in labels)
-        column = next((name for name in free if _holds(shape, role, samples[name])), None)
+        column = next((name for name in free if evidence.holds(shape.kinds.get(role), name)), None)
         if column is not None:
             found[role] = column
         elif role in shape.required:
             return None
-    return found if all(_holds(shape, role, samples[column]) for role, column in found.items()) else None
-
-
-def _holds(shape: Shape, role: str, value: Any) -> bool:
-    kind = shape.kinds.get(role)
-    # Chat columns are told from plain text by their values; a label column by all of them, see ``_assign``.
-    return kind in (None, "label") or kind_of(value) == kind
+    # What the user named as a label is one, whatever it holds: the reader says where it is none.
+    holds = (
+        evidence.holds(shape.kinds.get(role), column)
+        for role, column in found.items()
+        if not (role in pinned and shape.kinds.get(role) == "label")
+    )
+    return found if all(holds) else None
 
 
 def _unknown_shape(

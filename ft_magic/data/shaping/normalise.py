@@ -1,25 +1,27 @@
-"""Turns one record of a known shape into one normalised row, or says why it cannot be used."""
+"""Turns one record of a known shape into normalised rows, or says why it cannot be used."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping
 from typing import Any
 
-from ft_magic.data.cells import Cells, UnusableError, filled
-from ft_magic.data.detect import Detected
 from ft_magic.data.labels import SHOWN_LABELS, as_label
 from ft_magic.data.row import ANSWER, MODEL_FIELDS, Message, Row, before_last_answer, shortened
+from ft_magic.data.shaping.cells import UnusableError, filled
+from ft_magic.data.shaping.detect import Detected
+from ft_magic.data.shaping.pairs import Pairs
+from ft_magic.data.shaping.trees import Node, best_path
 from ft_magic.data.turns import as_list, is_chat, kind_of, turn
 from ft_magic.errors import DataError
 
 NO_ANSWER = "no assistant turn"
 # Names that mean something else in a row or to a reward function; such a column gets a "_" at its end.
 _TAKEN = frozenset(
-    (*MODEL_FIELDS, ANSWER, "prompts", "completions", "completion_ids", "prompt_ids", "prompt_text")
+    (*MODEL_FIELDS, ANSWER, "tools", "prompts", "completions", "completion_ids", "prompt_ids", "prompt_text")
 )
 
 
-class Reader(Cells):
+class Reader(Pairs):
     """Normalises records of one shape and counts what it changes on the way.
 
     Args:
@@ -27,8 +29,7 @@ class Reader(Cells):
     """
 
     def __init__(self, detected: Detected) -> None:
-        super().__init__()
-        self._columns = detected.columns
+        super().__init__(detected)
         readers: Mapping[str, Callable[[Mapping[str, Any]], Row]] = {
             "text": self._text_row,
             "demo": self._demo_row,
@@ -36,35 +37,41 @@ class Reader(Cells):
             "label": self._label_row,
             "prompt": self._prompt_row,
         }
-        self._read = readers[detected.shape.signal]
-        # All rows of one data set get one form: messages as soon as a system or history column is in play.
-        self._as_messages = bool({"system", "history"} & set(detected.columns))
+        self._signal = detected.shape.signal
+        self._read = readers[self._signal]
+        self._of_trees = "tree" in detected.columns
+        self._with_tools = "tools" in detected.columns
 
-    def row(self, record: Any) -> Row:
-        """Return the normalised row of a record.
+    def rows(self, record: Any) -> list[Row]:
+        """Return the normalised rows of a record: one, of a tree as many as it holds.
 
         Raises:
             UnusableError: with the reason.
         """
         if not isinstance(record, Mapping):
             raise UnusableError(f"not an object but {shortened(record, 30)}")
-        return self._read(record)
+        if self._of_trees:
+            return self._tree_rows(self._cell(record, "tree"))
+        row = self._read(record)
+        if self._with_tools:
+            tools = self._tools(record)
+            if tools:
+                row["tools"] = tools
+        return [row]
 
-    def _cell(self, record: Mapping[str, Any], role: str) -> Any:
-        column = self._columns.get(role)
-        return None if column is None else record.get(column)
-
-    def _string(self, record: Mapping[str, Any], role: str) -> str:
-        return self.text(self._cell(record, role))
+    def _tree_rows(self, root: Any) -> list[Row]:
+        if not isinstance(root, Node):
+            raise UnusableError("no tree of messages")
+        if self._signal == "pair":
+            return self._tree_pairs(root)
+        return [{"messages": self._checked_chat(self.messages(best_path(root)))}]
 
     def _text_row(self, record: Mapping[str, Any]) -> Row:
         return {"text": filled(self._string(record, "text"), "empty text")}
 
-    def _prompt(self, record: Mapping[str, Any]) -> str:
-        parts = (self._string(record, "prompt"), self._string(record, "input"))
-        return filled("\n\n".join(part for part in parts if part.strip()), "empty prompt")
-
     def _demo_row(self, record: Mapping[str, Any]) -> Row:
+        if "segments" in self._columns:
+            return self._segment_row(record)
         return self._chat_row(record) if "messages" in self._columns else self._answer_row(record)
 
     def _answer_row(self, record: Mapping[str, Any]) -> Row:
@@ -79,31 +86,25 @@ class Reader(Cells):
         turns = [*self._history(record), turn("user", question), turn("assistant", answer)]
         return {"messages": self._with_system(record, turns)}
 
-    def _history(self, record: Mapping[str, Any]) -> list[Message]:
-        turns: list[Message] = []
-        for pair in as_list(self._cell(record, "history")) or []:
-            exchange = as_list(pair)
-            if exchange is None or len(exchange) != 2:
-                raise UnusableError("history is no list of [question, answer]")
-            asked, answered = (self.text(part) for part in exchange)
-            turns += [
-                turn("user", asked),
-                turn("assistant", filled(answered, "empty answer in history")),
-            ]
-        return turns
-
     def _chat_row(self, record: Mapping[str, Any]) -> Row:
-        return {
-            "messages": self._checked_chat(
-                self._with_system(record, self.messages(self._cell(record, "messages")))
-            )
-        }
+        turns = self._with_system(record, self.messages(self._cell(record, "messages")))
+        return {"messages": self._checked_chat(turns)}
 
-    def _with_system(self, record: Mapping[str, Any], turns: list[Message]) -> list[Message]:
-        system = self._string(record, "system")
-        if system.strip() and not (turns and turns[0]["role"] == "system"):
-            return [turn("system", system), *turns]
-        return turns
+    def _segment_row(self, record: Mapping[str, Any]) -> Row:
+        """Read segments of text, each trained or not, as turns of the assistant and the user."""
+        turns: list[Message] = []
+        for segment in as_list(self._cell(record, "segments")) or []:
+            trained = as_label(segment.get("label")) if isinstance(segment, Mapping) else None
+            if trained is None:
+                raise UnusableError("a segment without text and label")
+            role, text = ("assistant" if trained else "user"), self.text(segment.get("text"))
+            if turns and turns[-1]["role"] == role:
+                turns[-1]["content"] += text
+            else:
+                turns.append(turn(role, text))
+        if turns and turns[0]["role"] == "assistant":
+            raise UnusableError("the first segment is trained: nothing is asked")
+        return {"messages": self._checked_chat(turns)}
 
     def _checked_chat(self, turns: list[Message]) -> list[Message]:
         """Check that there is something to answer and an answer; leave out turns after the last answer."""
@@ -114,52 +115,11 @@ class Reader(Cells):
             raise UnusableError("empty answer")
         if not any(turn["content"].strip() for turn in turns if turn["role"] not in ("assistant", "system")):
             raise UnusableError("empty prompt")
+        if self._signal == "demo" and not any(turns[index].get("train", True) for index in answers):
+            raise UnusableError("no answer to train on: all are marked as not trained")
         if answers[-1] + 1 < len(turns):
             self.changes["conversations cut after their last answer"] += 1
         return turns[: answers[-1] + 1]
-
-    def _pair_row(self, record: Mapping[str, Any]) -> Row:
-        prompt = self._cell(record, "messages" if "messages" in self._columns else "prompt")
-        chosen, rejected = self._cell(record, "chosen"), self._cell(record, "rejected")
-        if not any(isinstance(v, Mapping) or is_chat(v) for v in (prompt, chosen, rejected)):
-            return self._string_pair(record)
-        better, worse = (
-            self.answer_turns(chosen, "empty chosen answer"),
-            self.answer_turns(rejected, "empty rejected answer"),
-        )
-        if len(better) > 1 or len(worse) > 1:
-            shared = _shared_prompt(better, worse)
-            if shared:
-                turns, better, worse = better[:shared], better[shared:], worse[shared:]
-                return self._message_pair(record, turns, better, worse)
-        if is_chat(prompt):
-            turns = self.messages(prompt)
-        elif "prompt" not in self._columns:
-            raise UnusableError("chosen and rejected share no prompt")
-        else:
-            turns = [turn("user", self._prompt(record))]
-        return self._message_pair(record, turns, better, worse)
-
-    def _string_pair(self, record: Mapping[str, Any]) -> Row:
-        question = self._prompt(record)
-        chosen = filled(self._string(record, "chosen"), "empty chosen answer")
-        rejected = filled(self._string(record, "rejected"), "empty rejected answer")
-        if not self._as_messages:
-            return {"prompt": question, "chosen": chosen, "rejected": rejected}
-        turns = self._with_system(record, [turn("user", question)])
-        answers = {"chosen": [turn("assistant", chosen)], "rejected": [turn("assistant", rejected)]}
-        return {"prompt": turns, **answers}
-
-    def _message_pair(
-        self, record: Mapping[str, Any], turns: list[Message], better: list[Message], worse: list[Message]
-    ) -> Row:
-        for answer, name in ((better, "chosen"), (worse, "rejected")):
-            if not answer or answer[-1]["role"] != "assistant":
-                raise UnusableError(f"{name} does not end with an answer of the assistant")
-            filled(answer[-1]["content"], f"empty {name} answer")
-        if not any(turn["content"].strip() for turn in turns if turn["role"] != "system"):
-            raise UnusableError("empty prompt")
-        return {"prompt": self._with_system(record, turns), "chosen": better, "rejected": worse}
 
     def _label_row(self, record: Mapping[str, Any]) -> Row:
         label = self._label(record)
@@ -173,7 +133,7 @@ class Reader(Cells):
         value = self._cell(record, "label")
         if kind_of(value) == "none" or value == "":
             raise UnusableError("no label")
-        label = as_label(value)
+        label = as_label(value, self._signed)
         if label is None:
             column = self._columns["label"]
             raise DataError(
@@ -216,17 +176,3 @@ def own_name(column: str, columns: Mapping[str, str], others: Container[str]) ->
     while name in others:
         name += "_"
     return name
-
-
-def _shared_prompt(better: list[Message], worse: list[Message]) -> int:
-    """Return how many first turns both conversations share, stopping before an answer of the assistant."""
-    if better[0]["role"] == "assistant":
-        return 0  # answers only: the prompt stands in a column of its own
-    shared = 0
-    for one, other in zip(better[:-1], worse[:-1], strict=False):
-        if one != other:
-            break
-        shared += 1
-    while shared and better[shared]["role"] != "assistant":
-        shared -= 1
-    return shared

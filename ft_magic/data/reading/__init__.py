@@ -1,0 +1,1 @@
+"""Reading: any source people have becomes records, before any column is understood."""

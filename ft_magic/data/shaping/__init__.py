@@ -1,0 +1,1 @@
+"""Shaping: which column plays which role, and records as normalised rows of one signal."""
