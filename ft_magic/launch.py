@@ -99,7 +99,7 @@ def _prepare(given: Mapping[str, Any]) -> Prepared:
     train, heldout = intake.rows_of(spec, method, given.get("data"), given.get("eval_data"))
     intake.check_judge(method, given.get("judge"))
     rewards = intake.rewards_of(method, given, train)
-    audit = check_template(Tokenizer.load(folder), train)
+    audit = check_template(Tokenizer.load(folder), train, train_on=spec.train_on)
     advice = _judge(spec, audit)
     machine = hardware.read()
     situation = Situation(
@@ -120,6 +120,8 @@ def _prepare(given: Mapping[str, Any]) -> Prepared:
 
         config_of(plan)  # a wrong field of trainer: is said before anything starts
     notes = (*train.lineage, *([f"Starts from run {run.name}, merged into its base."] if run else []))
+    if spec.audit == "off":
+        notes = (f"audit: off, so nobody judged the chat template (it is {audit.verdict}).", *notes)
     if rewards is not None:
         advice += tuple(Advice(problem, fix) for problem, fix in rewards.cautions)
         notes += tuple(rewards.notes)

@@ -95,6 +95,9 @@ class Spec(BaseModel):
     stages: dict[str, Any] = Field(
         default_factory=dict, description="settings of single stages of a pipeline: {reward: {max_steps: 50}}"
     )
+    train_on: Literal["answers", "all", "last"] = Field(
+        "answers", description="what carries loss: every answer, every token, or the last answer of a row"
+    )
     packing: Flag = Field(False, description="pack short examples into full-length sequences")
     gradient_checkpointing: Flag | None = Field(None, description="recompute activations to save memory")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(

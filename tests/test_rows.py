@@ -33,12 +33,13 @@ def fed(tokenizer, tmp_path):
     return lambda *args, **options: feed_into(tmp_path, tokenizer, *args, **options)
 
 
-def feed_into(folder, tokenizer, feed, given_rows, max_length=200, limit=None, answer=0):
+def feed_into(folder, tokenizer, feed, given_rows, max_length=200, limit=None, answer=0, train_on="answers"):
     path = folder / "train.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in given_rows), encoding="utf-8")
     plan = SimpleNamespace(
         method=SimpleNamespace(feed=feed),
         settings=SimpleNamespace(max_length=max_length, max_completion_length=answer),
+        spec=SimpleNamespace(train_on=train_on),
     )
     return rows.tokenized(path, tokenizer, plan, limit)
 

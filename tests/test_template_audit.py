@@ -186,7 +186,9 @@ def test_frames_have_a_line_for_every_check(tokenizer):
     frame = check_template(tokenizer, with_row(chat("<|im_end|>", "x"))).to_frame()
     assert set(frame["verdict"]) == {"ok", "warning"}
     assert list(frame[frame["verdict"] == "warning"]["check"]) == ["special_text"]
-    assert len(frame) == 13
+    assert len(frame) == len(set(frame["check"])) == 23
+    assert list(frame.columns) == ["check", "verdict", "rows", "message", "why", "fix"]
+    assert frame["why"].str.endswith(".").all()
 
 
 def test_previews_show_trained_text_and_escape_everything(tokenizer):
@@ -238,6 +240,9 @@ def test_public_data_is_ok_for_the_bundled_model(name, rows):
     if not (SHARED / name).is_file():
         pytest.skip(f"the sample data is not here ({SHARED / name})")
     audit = check_template(DEMO, load_data(SHARED / name))
-    assert audit.verdict == "ok"
+    # One answer of this file really holds another model's '<|user|>'.
+    assert [f.name for f in audit.findings if f.level != "info"] == (
+        ["foreign_markup"] if "kto" in name else []
+    )
     assert len(audit.lengths) == rows
     assert min(audit.trained) > 0

@@ -36,7 +36,7 @@ _ROWS = (
         learning_rates=_rates(2e-4, 2e-5),
         source="Ouyang et al. 2022, arXiv 2203.02155; TRL SFTTrainer",
         backends=("trl", "unsloth"),
-        options=("packing",),
+        options=("packing", "train_on"),
     ),
     Method(
         name="cpt",

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -74,6 +75,8 @@ def tokenized(path: Path, tokenizer: Tokenizer, plan: Plan, limit: int | None = 
         ``demos``: ``prompt_ids``, ``completion_ids`` (the last answer) and ``prompt_text``.
     """
     feed, longest = FEEDS[plan.method.feed], plan.settings.max_length
+    if feed is _labels:
+        feed = partial(_labels, train_on=plan.spec.train_on)
     if plan.method.feed == "prompts":
         longest -= max(0, plan.settings.max_completion_length - 1)  # room for the answer
     made = Tokenized([])
@@ -89,8 +92,10 @@ def tokenized(path: Path, tokenizer: Tokenizer, plan: Plan, limit: int | None = 
     return made
 
 
-def _labels(row: Mapping[str, Any], tokenizer: Tokenizer, max_length_tokens: int) -> Fed:
-    rendered = render(tokenizer, row, max_length_tokens=max_length_tokens)
+def _labels(
+    row: Mapping[str, Any], tokenizer: Tokenizer, max_length_tokens: int, train_on: str = "answers"
+) -> Fed:
+    rendered = render(tokenizer, row, max_length_tokens=max_length_tokens, train_on=train_on)
     if not any(rendered.mask[1:]):  # nothing stands before the first token to predict it from
         raise _UnfedError(UNTRAINED)
     labels = [

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ft_magic.data.data import Data, frame_of
-from ft_magic.data.finding import Finding, finding_line
 from ft_magic.data.load import load_data
-from ft_magic.errors import ModelError, TemplateError
+from ft_magic.data.report.finding import Finding, finding_line
+from ft_magic.errors import TemplateError
 from ft_magic.progress import Progress, silent
-from ft_magic.template.checks import CHECKS, RowFacts, findings_of
-from ft_magic.template.render import Rendered, RenderedPair, pair_scripts, render, render_pair, tokenized
-from ft_magic.template.script import UNSTOPPED, Script, script_of
+from ft_magic.template.checks import CHECKS, findings_of
+from ft_magic.template.render import Rendered, RenderedPair, render, render_pair
+from ft_magic.template.row_facts import RowFacts, facts_of
+from ft_magic.template.script import check_train_on
+from ft_magic.template.subject import PROBE, tokenizer_of
 from ft_magic.template.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from ft_magic.template.preview import Preview
+    from ft_magic.template.proposal import Proposal
 
 _BATCH_ROWS = 2048  # tokenized together: enough to keep all cores busy, little enough to show progress
 
@@ -37,6 +40,7 @@ class Audit:
         max_length_tokens: where rows were cut, None for nowhere.
         train_on: ``answers``, ``last`` or ``all``.
         bad_rows: rows that ``fix()`` leaves out.
+        removable: check -> rows that ``fix(check)`` leaves out.
     """
 
     tokenizer: Tokenizer
@@ -48,6 +52,7 @@ class Audit:
     max_length_tokens: int | None = None
     train_on: str = "answers"
     bad_rows: tuple[int, ...] = field(default=(), repr=False)
+    removable: Mapping[str, tuple[int, ...]] = field(default_factory=dict, repr=False)
 
     def render(self, index: int) -> Rendered:
         """Return one row as ids and mask; of a pair its chosen side.
@@ -76,27 +81,71 @@ class Audit:
         """
         from ft_magic.template.preview import Preview, pieces_of
 
+        if not 0 <= index < len(self.data):
+            raise TemplateError(
+                f"There is no row {index} in {self.data.name}.",
+                f"Rows are counted from 0 to {len(self.data) - 1}.",
+            )
         return Preview(index, pieces_of(self.tokenizer, self.render(index)))
 
-    def fix(self) -> Data:
-        """Return the data without rows that cannot be rendered, carry no trained token or are cut.
+    def fix(self, *names: str) -> Data:
+        """Return the data with what these checks found repaired; its lineage says what was done.
+
+        Args:
+            *names: checks, in the order to repair; without any, rows that cannot be rendered, carry no trained
+                token or are cut are left out.
+
+        Raises:
+            TemplateError: there is no such fix, or nothing would be left.
+        """
+        from ft_magic.template.fixes import REMOVED, rewritten
+
+        if not names:
+            return self.without(self.bad_rows, "template audit")
+        data = self.data
+        for name in names:
+            if name in REMOVED:
+                found = self if data is self.data else self._again(data)
+                data = found.without(found.removable.get(name, ()), f"template fix {name}")
+            else:
+                data = rewritten(self.tokenizer, data, name)
+        return data
+
+    def propose(self, name: str = "") -> Proposal:
+        """Return a chat template for the model, see ``ft_magic.template.proposal.propose``.
+
+        Raises:
+            TemplateError: no such template.
+        """
+        from ft_magic.template.proposal import propose
+
+        return propose(self.tokenizer, name)
+
+    def _again(self, data: Data) -> Audit:
+        cut = self.max_length_tokens
+        return check_template(self.tokenizer, data, max_length_tokens=cut, train_on=self.train_on)
+
+    def without(self, rows: Sequence[int], why: str) -> Data:
+        """Return the data without some rows; ``why`` begins the line of its lineage.
 
         Raises:
             TemplateError: nothing would be left.
         """
-        if not self.bad_rows:
+        if not rows:
             return self.data
-        bad = set(self.bad_rows)
+        bad = set(rows)
         kept = [index for index in range(len(self.data)) if index not in bad]
         if not kept:
             raise TemplateError(
                 f"No row of {self.data.name} can be trained with {self.tokenizer.name}.",
                 self.findings[0].fix or "Choose another model or other data.",
             )
-        return self.data.part(kept, f"template audit: {len(bad)} rows removed")
+        return self.data.part(kept, f"{why}: {len(bad)} rows removed")
 
     def to_frame(self) -> Any:
         """Return a pandas DataFrame with one line a check, those that found nothing included.
+
+        Columns: check, verdict (ok, info, warning, broken), rows, message, why it matters, fix.
 
         Raises:
             DataError: pandas is not installed.
@@ -105,12 +154,15 @@ class Audit:
         for finding in self.findings:
             found.setdefault(finding.name, []).append(finding)
         lines = []
-        for name, wanted in CHECKS.items():
-            passed = Finding(name, "ok", 0, wanted)
+        for name, check in CHECKS.items():
+            passed = Finding(name, "ok", 0, check.wants)
             lines += [
-                {"check": f.name, "verdict": f.level, "rows": f.count, "message": f.message, "fix": f.fix}
+                {
+                    "check": name, "verdict": f.level, "rows": f.count, "message": f.message,
+                    "why": check.why, "fix": f.fix,
+                }
                 for f in found.get(name, [passed])
-            ]
+            ]  # fmt: skip
         return frame_of(lines)
 
     @property
@@ -136,10 +188,26 @@ class Audit:
 
         return audit_card(self)
 
+    def widget(self) -> Any:
+        """Return a widget that pages through the rows, token by token; in a notebook it stands below the card.
+
+        Raises:
+            RunError: anywidget is not installed.
+        """
+        from ft_magic.ui.template_view import template_widget
+
+        return template_widget(self)
+
+    def _ipython_display_(self) -> None:
+        """Show the card and the widget where one is drawn; else IPython shows the card."""
+        from ft_magic.ui.template_view import show_audit
+
+        show_audit(self)
+
 
 def check_template(
     model_or_tokenizer: Any,
-    data: Any,
+    data: Any = None,
     *,
     max_length_tokens: int | None = None,
     train_on: str = "answers",
@@ -148,8 +216,9 @@ def check_template(
     """Render and tokenize every row and say what is off.
 
     Args:
-        model_or_tokenizer: ``demo``, a hub id, a model folder, a ``Tokenizer`` or a transformers tokenizer.
-        data: ``Data``, or anything ``load_data`` reads.
+        model_or_tokenizer: ``demo``, a hub id, a model folder, a GGUF file, a ``Tokenizer`` or a transformers
+            tokenizer.
+        data: ``Data``, or anything ``load_data`` reads; without any, a small conversation.
         max_length_tokens: where rows will be cut; None looks at whole rows.
         train_on: ``answers``, ``last`` or ``all``.
         progress: is told how far it is, in rows.
@@ -157,14 +226,16 @@ def check_template(
     Raises:
         ModelError: there is no such model or tokenizer.
         DataError: the data cannot be read.
+        TemplateError: there is no such ``train_on``.
     """
-    tokenizer = _tokenizer_of(model_or_tokenizer)
-    rows = load_data(data)
+    check_train_on(train_on)
+    tokenizer = tokenizer_of(model_or_tokenizer)
+    rows = PROBE if data is None else load_data(data)
     told = progress or silent
     facts: list[RowFacts] = []
     for start in range(0, len(rows), _BATCH_ROWS):
         told("checking the template", start, len(rows))
-        facts += _facts(tokenizer, rows[start : start + _BATCH_ROWS], max_length_tokens, train_on)
+        facts += facts_of(tokenizer, rows[start : start + _BATCH_ROWS], max_length_tokens, train_on)
     told("checking the template", len(rows), len(rows))
     findings = findings_of(tokenizer, rows, facts)
     return Audit(
@@ -177,7 +248,21 @@ def check_template(
         max_length_tokens=max_length_tokens,
         train_on=train_on,
         bad_rows=tuple(i for i, fact in enumerate(facts) if _is_bad(fact, rows.signal)),
+        removable={
+            name: tuple(i for i, f in enumerate(facts) if is_(f, rows)) for name, is_ in _REMOVABLE.items()
+        },
     )
+
+
+# check -> whether its fix leaves a row out
+_REMOVABLE: Mapping[str, Callable[[RowFacts, Data], bool]] = MappingProxyType(
+    {
+        "not_rendered": lambda fact, _: bool(fact.error),
+        "nothing_trained": lambda fact, data: not (fact.error or fact.trained) and data.signal != "prompt",
+        "truncated": lambda fact, _: fact.truncated,
+        "stop_cut": lambda fact, _: fact.stop_cut,
+    }
+)
 
 
 def _is_bad(fact: RowFacts, signal: str) -> bool:
@@ -188,85 +273,3 @@ def _is_bad(fact: RowFacts, signal: str) -> bool:
 def _verdict(findings: Sequence[Finding]) -> str:
     levels = {finding.level for finding in findings}
     return next((level for level in ("broken", "warning") if level in levels), "ok")
-
-
-def _tokenizer_of(value: Any) -> Tokenizer:
-    """Return the tokenizer of whatever names or is one."""
-    if isinstance(value, Tokenizer):
-        return value
-    if hasattr(value, "apply_chat_template"):
-        return Tokenizer.from_transformers(value)
-    if not isinstance(value, str | Path):
-        raise ModelError(
-            f"A {type(value).__name__} is no model or tokenizer.",
-            "Give 'demo', a model folder (of a run: run.merge()), a hub id or a tokenizer.",
-        )
-    folder = Path(value).expanduser()
-    if (folder / "tokenizer.json").is_file():  # a tokenizer alone is enough here, without any weights
-        return Tokenizer.load(folder)
-    from ft_magic.models import resolve
-
-    return Tokenizer.load(resolve(str(value)))
-
-
-def _facts(tokenizer: Tokenizer, rows: Data, max_length_tokens: int | None, train_on: str) -> list[RowFacts]:
-    """Return the facts of some rows, all tokenized in one batch."""
-    prompts = rows.signal == "prompt"
-    scripts: list[Script] = []
-    sides: list[int | TemplateError] = []  # number of scripts of each row, or why it has none
-    make: Callable[[Any], Sequence[Script]] = (
-        (lambda row: pair_scripts(tokenizer, row))
-        if rows.signal == "pair"
-        else (lambda row: [script_of(tokenizer, row, train_on)])
-    )
-    for row in rows.rows:
-        try:
-            made = make(row)
-        except TemplateError as error:
-            sides.append(error)
-        else:
-            scripts += made
-            sides.append(len(made))
-    rendered = iter(tokenized(tokenizer, scripts, max_length_tokens))
-    return [
-        RowFacts(error=side.problem)
-        if isinstance(side, TemplateError)
-        else _prompt_fact(next(rendered), max_length_tokens)
-        if prompts
-        else _fact(tokenizer, [next(rendered) for _ in range(side)])
-        for side in sides
-    ]
-
-
-def _fact(tokenizer: Tokenizer, sides: list[Rendered]) -> RowFacts:
-    trained = [side.trained_tokens for side in sides]
-    return RowFacts(
-        tokens=max(side.full_tokens for side in sides),
-        trained=max(trained) if all(trained) else 0,
-        truncated=any(side.truncated for side in sides),
-        stopped=all(_stopped(tokenizer, side) for side in sides),
-        notes=tuple({note for side in sides for note in side.notes}),
-    )
-
-
-def _prompt_fact(prompt: Rendered, max_length_tokens: int | None) -> RowFacts:
-    """Return the facts of a prompt row; it counts as cut where no token is left for an answer."""
-    tokens = prompt.full_tokens
-    full = max_length_tokens is not None and tokens >= max_length_tokens
-    return RowFacts(tokens=tokens, truncated=full, notes=prompt.notes)
-
-
-def _stopped(tokenizer: Tokenizer, rendered: Rendered) -> bool:
-    """Return whether every run of trained tokens ends with a stop token; the cut one counts as truncated."""
-    if UNSTOPPED in rendered.notes:
-        return False
-    ends = [
-        rendered.ids[place]
-        for place, trained in enumerate(rendered.mask)
-        if trained and not (place + 1 < len(rendered.mask) and rendered.mask[place + 1])
-    ]
-    if rendered.truncated and rendered.mask and rendered.mask[-1]:
-        ends = ends[:-1]
-    if all(rendered.mask):  # every token is trained, so the stop need not be the last
-        return rendered.truncated or any(token_id in tokenizer.stop_ids for token_id in rendered.ids)
-    return all(token_id in tokenizer.stop_ids for token_id in ends)

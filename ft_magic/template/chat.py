@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import jinja2
@@ -15,6 +16,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from ft_magic.errors import TemplateError
 
+# What rendering can raise: the template's own refusals, and operations on values of another kind.
+_FAULTS = (jinja2.TemplateError, TypeError, KeyError, ValueError, AttributeError, IndexError)
 Clock = Callable[[], datetime]
 
 
@@ -65,25 +68,67 @@ class ChatTemplate:
                 "Restore chat_template in the model's folder from its source.",
             ) from error
 
-    def render(self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = False) -> str:
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> str:
         """Return the conversation as text.
+
+        Args:
+            messages: the turns.
+            add_generation_prompt: whether the text ends where the model begins to answer.
+            tools: JSON schemas of functions the model may call.
 
         Raises:
             TemplateError: the template refuses these messages.
         """
+        if self.wants_parts:
+            messages = [_in_parts(message) for message in messages]
         try:
-            return self._template.render(
-                messages=messages,
-                tools=None,
-                documents=None,
-                add_generation_prompt=add_generation_prompt,
-                **self._special_tokens,
-            )
-        except (jinja2.TemplateError, TypeError, KeyError, ValueError, AttributeError, IndexError) as error:
+            return self._text(messages, add_generation_prompt, tools)
+        except _FAULTS as error:
             raise TemplateError(
                 f"The model's chat template refuses this conversation: {error}",
                 "Change the rows to what the template allows (roles, their order), or choose another model.",
             ) from error
+
+    @cached_property
+    def wants_parts(self) -> bool:
+        """Whether it reads content as a list of parts (``{"type": "text", ...}``), as templates for images may."""
+        said = {"role": "user", "content": "ft-magic probe"}
+        try:
+            if said["content"] in self._text([said], add_generation_prompt=True):
+                return False
+        except _FAULTS:
+            pass
+        try:
+            return said["content"] in self._text([_in_parts(said)], add_generation_prompt=True)
+        except _FAULTS:
+            return False
+
+    def _text(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> str:
+        return self._template.render(
+            messages=messages,
+            tools=tools or None,  # None is what templates test for
+            documents=None,
+            add_generation_prompt=add_generation_prompt,
+            **self._special_tokens,
+        )
+
+
+def _in_parts(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    content = message.get("content")
+    if not isinstance(content, str):
+        return message
+    return {**message, "content": [{"type": "text", "text": content}]}
 
 
 def _to_json(

@@ -7,8 +7,10 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from ft_magic.data.card import LEVEL_COLOURS, box, finding_html
+from ft_magic.template.checks import CHECKS
 
 if TYPE_CHECKING:
+    from ft_magic.data.report.finding import Finding
     from ft_magic.template.audit import Audit
     from ft_magic.template.render import Rendered
     from ft_magic.template.tokenizer import Tokenizer
@@ -104,11 +106,16 @@ def _piece_html(piece: Piece) -> str:
     )
 
 
+def _finding_html(finding: Finding) -> str:
+    why = CHECKS[finding.name].why if finding.name in CHECKS else ""
+    return f'{finding_html(finding)}<div style="opacity:.7;padding-left:1em">{escape(why)}</div>'
+
+
 def audit_card(audit: Audit) -> str:
     """Return the card of an audit: verdict, findings, and the first row that can be shown."""
     colour = LEVEL_COLOURS[audit.verdict]
     head = f'<b style="color:{colour}">{escape(audit.verdict)}</b> {escape(audit.summary.partition(": ")[2])}'
-    lines = "".join(finding_html(finding) for finding in audit.findings) or "<div>Nothing found.</div>"
+    lines = "".join(map(_finding_html, audit.findings)) or "<div>Nothing found.</div>"
     bad = set(audit.bad_rows)
     good = next((index for index in range(len(audit.data)) if index not in bad), None)
     preview = "" if good is None else audit.preview(good)._repr_html_()

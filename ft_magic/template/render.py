@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ft_magic.template.script import Script, Span, answered, prompt_script, script_of
+from ft_magic.template.script import Script, Span, answered, prompt_script, script_of, tools_of
 
 if TYPE_CHECKING:
     from ft_magic.template.tokenizer import Tokenizer
@@ -28,6 +28,7 @@ class Rendered:
         truncated: whether tokens were cut off at the end.
         full_tokens: number of tokens before the cut.
         prompt_tokens: number of tokens before the first trained one.
+        lost_tokens: number of trained tokens that were cut off.
         notes: what is unusual (``double_bos``, ``inexact``, ``last_only``, ``unstopped``).
     """
 
@@ -37,6 +38,7 @@ class Rendered:
     truncated: bool = False
     full_tokens: int = 0
     prompt_tokens: int = 0
+    lost_tokens: int = 0
     notes: tuple[str, ...] = ()
 
     @property
@@ -104,17 +106,20 @@ def prompt_ids(
     Raises:
         TemplateError: the template refuses the messages.
     """
+    tools = None
     if isinstance(prompt, Mapping):
+        tools = tools_of(prompt)
         if "text" in prompt:
             text = Script((Span(prompt["text"], False),), tokenizer.adds_bos)
             return tokenized(tokenizer, [text], _TEXT_PROMPT_TOKENS)[0].ids
         prompt = _before_last_answer(prompt["messages"]) if "messages" in prompt else prompt["prompt"]
-    return tokenized(tokenizer, [prompt_script(tokenizer, prompt)])[0].ids
+    return tokenized(tokenizer, [prompt_script(tokenizer, prompt, tools=tools)])[0].ids
 
 
 def pair_scripts(tokenizer: Tokenizer, row: Mapping[str, Any]) -> list[Script]:
     """Return the chosen and the rejected side of a pair row as text."""
-    return [answered(tokenizer, row["prompt"], row[side]) for side in ("chosen", "rejected")]
+    tools = tools_of(row)
+    return [answered(tokenizer, row["prompt"], row[side], tools=tools) for side in ("chosen", "rejected")]
 
 
 def tokenized(
@@ -155,7 +160,7 @@ def _joined(tokenizer: Tokenizer, script: Script, parts: list[list[int]], whole:
     if bos is not None and ids[:2] == [bos, bos]:
         ids, mask, notes = ids[1:], mask[1:], (*notes, DOUBLE_BOS)
     prompt_tokens = mask.index(True) if True in mask else len(mask)
-    return Rendered(ids, mask, script.spans, False, len(ids), prompt_tokens, notes)
+    return Rendered(ids, mask, script.spans, False, len(ids), prompt_tokens, notes=notes)
 
 
 def _mask_of_whole(tokenizer: Tokenizer, script: Script, whole: list[int]) -> list[bool] | None:
@@ -181,6 +186,7 @@ def _cut(rendered: Rendered, max_length_tokens: int | None) -> Rendered:
         ids=rendered.ids[:max_length_tokens],
         mask=rendered.mask[:max_length_tokens],
         truncated=True,
+        lost_tokens=sum(rendered.mask[max_length_tokens:]),
         prompt_tokens=min(rendered.prompt_tokens, max_length_tokens),
     )
 

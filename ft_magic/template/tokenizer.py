@@ -53,6 +53,7 @@ class Tokenizer:
         adds_bos: whether the tokenizer itself begins a text with the bos token.
         chat_template: jinja text; empty for a model without one.
         clock: gives the date to templates that write one.
+        from_gguf: whether it was read from a GGUF file, whose metadata is then what must be right.
     """
 
     name: str
@@ -63,13 +64,14 @@ class Tokenizer:
     adds_bos: bool = False
     chat_template: str = ""
     clock: Clock = field(default=local_time, repr=False)
+    from_gguf: bool = False
 
     @staticmethod
     def load(folder: Path | str, *, clock: Clock = local_time) -> Tokenizer:
-        """Read the tokenizer of a model folder.
+        """Read the tokenizer of a model folder or of a GGUF file.
 
         Args:
-            folder: a Hugging Face model or tokenizer folder.
+            folder: a Hugging Face model or tokenizer folder, or a GGUF file.
             clock: gives the date to templates that write one.
 
         Raises:
@@ -78,6 +80,10 @@ class Tokenizer:
         from ft_magic.template.codec import FastCodec, special_ids_of
 
         path = Path(folder).expanduser()
+        if path.suffix == ".gguf" and path.is_file():
+            from ft_magic.template.gguf_tokenizer import read_tokenizer
+
+            return read_tokenizer(path, clock)
         if not path.is_dir():
             raise ModelError(
                 f"There is no folder {path}.", "Give the folder of a model, or a name to resolve first."
