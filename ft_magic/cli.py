@@ -8,7 +8,7 @@ from typing import Any
 
 from ft_magic import __version__
 from ft_magic.errors import FTError
-from ft_magic.shell import verbs
+from ft_magic.shell import requests
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130  # as shells count: 130 is 128 + SIGINT
 
@@ -24,14 +24,14 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"ft-magic {__version__}")
         return 0
     try:
-        request = verbs.read(words, command="ft-magic")
+        request = requests.read(words, command="ft-magic")
     except FTError as error:
         return _complain(error, USAGE)
     if request is None:
-        print(verbs.overview("ft-magic"), file=sys.stdout if words else sys.stderr)
+        print(requests.overview("ft-magic"), file=sys.stdout if words else sys.stderr)
         return 0 if words else USAGE
     try:
-        _show(verbs.do(request, None), live=request.verb.live)
+        _show(requests.do(request, None), live=request.verb.live)
     except FTError as error:
         return _complain(error, FAILED)
     except KeyboardInterrupt:

@@ -1,7 +1,7 @@
 """The magics: ``%%finetune``, one per method (``%%sft``, ``%%cpt``, ``%%dpo``), ``%%reward_fn``, and ``%ft VERB``.
 
 Loading them is part of every notebook's first cell, so nothing here imports more than IPython has loaded; the
-work is one call into ``calls`` (what was typed), ``verbs`` (which verb) and ``actions`` (do it).
+work is one call into ``calls`` (what was typed), ``requests`` (which verb) and ``actions`` (do it).
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class FineTuning(Magics):  # type: ignore[misc]  # IPython has no complete types
     @_dual
     def ft(self, line: str, cell: str | None = None) -> Any:
         """Do everything around a training; ``%ft --help`` lists the verbs."""
-        from ft_magic.shell import calls, verbs
+        from ft_magic.shell import calls, requests
 
-        request = verbs.read(calls.arguments(line), cell)
-        result = verbs.do(request, self.shell.user_ns)
+        request = requests.read(calls.arguments(line), cell)
+        result = requests.do(request, self.shell.user_ns)
         return self._seen(result) if request is not None and request.verb.live else result
 
     @_dual

@@ -1,4 +1,5 @@
 import json
+import sqlite3
 import subprocess
 import sys
 
@@ -301,6 +302,20 @@ def test_data_returns_the_data_with_the_given_columns(shell, tmp_path):
     shell.run(f'ds = %ft data "{file}" --columns prompt="my q",completion=a --limit 3')
     assert len(shell.variables["ds"]) == 3
     assert shell.variables["ds"].signal == "demo"
+
+
+def test_data_asks_for_a_part_of_a_source(shell, tmp_path):
+    with sqlite3.connect(tmp_path / "a.db") as connection:
+        connection.execute("create table talks (question, answer, stars)")
+        connection.executemany(
+            "insert into talks values (?, ?, ?)", [("Who?", "Me", 5), ("Where?", "Here", 1)]
+        )
+    connection.close()
+    data = shell.run(f'%ft data {tmp_path}/a.db --query "select question, answer from talks where stars > 3"')
+    assert data.rows == ({"prompt": "Who?", "completion": "Me"},)
+    assert len(shell.run(f"%ft data {tmp_path}/a.db --table talks")) == 2
+    with pytest.raises(DataError, match="sheet= goes with spreadsheets"):
+        shell.run(f"%ft data {tmp_path}/a.db --sheet S")
 
 
 def test_data_takes_a_variable(shell):

@@ -11,7 +11,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 from ft_magic.axes import METHODS
 from ft_magic.axes.pipelines import PIPELINES
 from ft_magic.pipelines.shares import shares
-from ft_magic.shell import calls, verbs
+from ft_magic.shell import calls, requests
 from ft_magic.shell.yaml_body import Reference
 from ft_magic.spec import parse
 
@@ -95,7 +95,7 @@ def test_every_magic_is_one_that_exists_with_settings_it_reads(path):
     assert found
     for name, line, body in found:
         if name == "ft":
-            assert verbs.read(calls.arguments(line), body) is not None
+            assert requests.read(calls.arguments(line), body) is not None
         elif name == "reward_fn":
             check_reward(line, body)
         elif name in ("finetune", *METHODS, *PIPELINES):

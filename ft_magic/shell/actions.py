@@ -40,22 +40,19 @@ def doctor(_arguments: Namespace, _variables: Variables) -> Any:
     return check()
 
 
-def data(arguments: Namespace, variables: Variables) -> Any:
-    """Read data; the report card is how it shows itself."""
-    from ft_magic.data import load_data
-
-    columns = _columns(arguments.columns) if arguments.columns else None
-    source = value(arguments.source, variables)
-    return load_data(source, signal=arguments.signal, columns=columns, limit=arguments.limit)
-
-
 def template(arguments: Namespace, variables: Variables) -> Any:
-    """Audit a model's chat template on every row of the data."""
-    from ft_magic.data import load_data
+    """Audit a model's chat template on every row of the data; a row or the repaired data where asked for."""
     from ft_magic.template import check_template
 
-    rows = load_data(value(arguments.data, variables))
-    return check_template(value(arguments.model, variables), rows)
+    audit = check_template(
+        value(arguments.model, variables),
+        value(arguments.data, variables) if arguments.data else None,
+        max_length_tokens=arguments.max_length,
+        train_on=arguments.train_on,
+    )
+    if arguments.fix:
+        return audit.fix(*(name.strip() for name in arguments.fix.split(",")))
+    return audit if arguments.row is None else audit.preview(arguments.row)
 
 
 def plan(arguments: Namespace, variables: Variables) -> Any:
@@ -252,17 +249,6 @@ def _with_dollar(error: FTError, call: calls.Call, variables: Variables) -> FTEr
             instead = f"To use your variable {word}, write {key}: ${word}\n{error.instead}"
             return type(error)(error.problem, instead.strip())
     return error
-
-
-def _columns(text: str) -> dict[str, str]:
-    """Read ``role=column,role=column``."""
-    pairs = [part.partition("=") for part in calls.unquote(text).split(",") if part.strip()]
-    for role, equals, column in pairs:
-        if not (role.strip() and equals and column.strip()):
-            raise SpecError(
-                f"--columns {text} cannot be read.", "Write --columns prompt=question,completion=answer"
-            )
-    return {role.strip(): column.strip() for role, _, column in pairs}
 
 
 def _file_values(file: str) -> dict[str, Any]:

@@ -6,15 +6,15 @@ what is to be shown. ``live`` marks verbs that show their work themselves: nothi
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any
 
 from ft_magic.axes import SIGNALS
-from ft_magic.errors import SpecError, nearest
-from ft_magic.shell import actions, calls, judging
-from ft_magic.shell.verb import Argument, Request, Verb
+from ft_magic.data.reading.asked import PARTS
+from ft_magic.shell import actions, calls, judging, making, reading
+from ft_magic.shell.verb import Argument, Verb
+from ft_magic.template.script import TRAIN_ON
 
 _RUN = Argument(
     ("run",), "variable, name or folder of a run; by default the last one", "run", settings={"nargs": "?"}
@@ -50,15 +50,31 @@ _ROWS = (
                 "--columns", "which column is what: prompt=question,completion=answer", metavar="A=B,..."
             ),
             _option("--limit", "read the first N rows only", type=int, metavar="N"),
+            *(_option(f"--{part}", f"of {what}", metavar=part.upper()) for part, what in PARTS.items()),
+            _option("--fix", "repair these findings: duplicates,pii,...", metavar="A,B,..."),
+            _option("--heldout", "data kept for evaluation: is any of it in here?", "value", metavar="DATA"),
+            _option("--model", "model whose tokens lengths are counted in", "value", metavar="MODEL"),
+            _option("--max-length", "tokens after which training cuts a row", type=int, metavar="N"),
         ),
-        actions.data,
+        reading.data,
     ),
     Verb(
         "template",
         "Check on every row that the chat template trains what you think it trains.",
         (
-            Argument(("model",), "'demo', a hub id, a folder, or $run", "value"),
-            Argument(("data",), "path, URL or hub id; $name = a variable", "value"),
+            Argument(("model",), "'demo', a hub id, a folder, a GGUF file, or $run", "value"),
+            Argument(
+                ("data",),
+                "path, URL or hub id; $name = a variable; without it a small conversation",
+                "value",
+                settings={"nargs": "?"},
+            ),
+            _option("--row", "show this row token by token", type=int, metavar="N"),
+            _option("--train-on", "what carries loss", choices=TRAIN_ON, default="answers"),
+            _option("--max-length", "where rows will be cut, in tokens", type=int, metavar="N"),
+            _option(
+                "--fix", "checks to repair, the data is returned: truncated,special_text", metavar="NAME,..."
+            ),
         ),
         actions.template,
     ),
@@ -138,6 +154,47 @@ _ROWS = (
         judging.judge,
         "criteria",
     ),
+    Verb(
+        "synthesise",
+        "Let a model write rows like some examples, or from documents.",
+        (
+            Argument(
+                ("seeds",),
+                "examples: path, URL or hub id; $name = a variable; none with --documents",
+                "value",
+                settings={"nargs": "?"},
+            ),
+            _option("--documents", "texts to ask questions about: file, folder or $name", "value"),
+            _option("--count", "rows wanted", type=int, default=32, metavar="N"),
+            _option(
+                "--model",
+                "'demo', a hub id, a folder, $run, or $settings of an endpoint",
+                "value",
+                default="demo",
+            ),
+            _option(
+                "--signal", "what the rows are", choices=("demo", "prompt", "pair", "text"), default="demo"
+            ),
+            _option("--instructions", "what to write; a cell's body says it too", metavar="TEXT"),
+            _option("--seed", "decides what each request shows", type=int, default=0, metavar="N"),
+            _option("--patience", "stop after N requests in a row without a new row", type=int, metavar="N"),
+            _option("-o --out", "variable or .jsonl file that gets the rows", metavar="NAME"),
+        ),
+        making.synthesise,
+        "instructions",
+    ),
+    Verb(
+        "review",
+        "Accept, edit or reject rows; each decision is on disk at once.",
+        (
+            Argument(("data",), "path, URL or hub id; $name = a variable", "value"),
+            _option("--accept", "rows to accept: 0,3,5-9 or all", metavar="ROWS"),
+            _option("--reject", "rows to reject, likewise", metavar="ROWS"),
+            _option("--undo", "rows to decide about anew, likewise", metavar="ROWS"),
+            _option("-o --out", "variable or .jsonl file that gets the accepted rows", metavar="NAME"),
+        ),
+        making.review,
+    ),
     Verb("merge", "Fold the adapter into the base and write a plain model folder.", (_RUN,), actions.merge),
     Verb(
         "export",
@@ -177,79 +234,3 @@ _ROWS = (
     Verb("script", "Show the same run as a plain TRL script.", (_RUN,), actions.script),
 )
 VERBS: Mapping[str, Verb] = MappingProxyType({row.name: row for row in _ROWS})
-
-
-def read(words: Sequence[str], body: str | None = None, command: str = "%ft") -> Request | None:
-    """Read a verb and its arguments; None when no verb is given, which asks for the overview.
-
-    Args:
-        words: verb and arguments, quotes removed.
-        body: a ``%%ft`` cell's body, or None.
-        command: what comes before the verb, for messages.
-
-    Raises:
-        SpecError: no such verb or option, a wrong or missing argument, or a body the verb has no use for.
-    """
-    if not words or words[0] in ("-h", "--help", "help"):
-        return None
-    name, *rest = words
-    if name not in VERBS:
-        raise SpecError(f"verb '{name}' does not exist.{nearest(name, VERBS)}", f"Verbs: {', '.join(VERBS)}.")
-    verb = VERBS[name]
-    if "-h" in rest or "--help" in rest:
-        return Request(verb, None, command)
-    parser = _parser(verb, command)
-    arguments, unknown = parser.parse_known_args(list(rest))
-    if unknown:
-        options = [flag for argument in verb.arguments for flag in argument.flags if argument.optional]
-        hint = nearest(unknown[0], options)
-        raise SpecError(f"{name}: '{unknown[0]}' is not understood.{hint}", _usage(parser))
-    arguments.body = None
-    if body is not None and body.strip():
-        if not verb.body:
-            raise SpecError(f"{name} takes no cell body.", f"Use the line form: {command} {' '.join(words)}")
-        arguments.body = body
-    return Request(verb, arguments, command)
-
-
-def do(request: Request | None, variables: actions.Variables) -> Any:
-    """Do what was asked and return what is to be shown; help where that was asked."""
-    if request is None:
-        return actions.Text(overview())
-    if request.arguments is None:
-        return actions.Text(_parser(request.verb, request.command).format_help().rstrip())
-    return request.verb.function(request.arguments, variables)
-
-
-def overview(command: str = "%ft") -> str:
-    """Return the list of verbs with their titles."""
-    widest = max(map(len, VERBS))
-    lines = [f"  {verb.name.ljust(widest)}  {verb.title}" for verb in VERBS.values()]
-    head = f"{command} VERB [arguments]; `{command} VERB --help` shows a verb's arguments."
-    return "\n".join([head, "", *lines])
-
-
-class _Parser(argparse.ArgumentParser):
-    """An argument parser that raises our errors and never leaves the program."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong and how the verb is written."""
-        raise SpecError(f"{self.prog}: {message}.", _usage(self))
-
-
-def _parser(verb: Verb, command: str) -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=f"{command} {verb.name}", description=verb.title, add_help=False, allow_abbrev=False
-    )
-    for argument in verb.arguments:
-        parser.add_argument(*argument.flags, help=_help(argument), **argument.settings)
-    return parser
-
-
-def _help(argument: Argument) -> str:
-    known = f" ({', '.join(argument.choices)})" if argument.choices else ""
-    return (argument.help + known).replace("%", "%%")
-
-
-def _usage(parser: argparse.ArgumentParser) -> str:
-    return "Write: " + " ".join(parser.format_usage().removeprefix("usage: ").split())
