@@ -13,7 +13,7 @@ help:
 	@echo "make test    run the tests (make test-slow: the ones with the real model; make test-colab, test-browser)"
 	@echo "make check   lint, types, generated tables"
 	@echo "make docs    write the generated tables of the README"
-	@echo "make bench   measure against plain TRL and Unsloth"
+	@echo "make bench   measure against plain TRL and Unsloth, and data of up to 1 million rows"
 
 $(VENV)/.base: pyproject.toml constraints/cpu.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else "Python %d.%d found; ft_magic needs 3.11 or newer: make PYTHON=python3.12 ..." % v[:2])'
@@ -76,6 +76,7 @@ docs: $(VENV)/.base
 
 bench: $(VENV)/.unsloth
 	$(BIN)/python bench/run.py
+	$(BIN)/python bench/data.py --rows 10000,100000,1000000
 
 clean:
 	rm -rf $(VENV) notebooks/out bench/out

@@ -28,7 +28,9 @@ _PUBLIC = {
     "load_data": "ft_magic.data",
     "model_path": "ft_magic.models",
     "open_run": "ft_magic.run_list",
+    "review": "ft_magic.ui.review",
     "runs": "ft_magic.run_list",
+    "synthesise": "ft_magic.synthesis",
     "unload": "ft_magic.jobs",
 }
 # Public names that differ from the name in their module.

@@ -25,6 +25,7 @@ JOBS: Mapping[str, str] = {
     "generate": "ft_magic.evaluate.generate:generate_job",
     "score": "ft_magic.evaluate.scorer:score_job",
     "judge": "ft_magic.judging.replies:judge_job",
+    "write": "ft_magic.synthesis.local:write_job",
     "merge": "ft_magic.export.job:merge_job",
     "export": "ft_magic.export.job:export_job",
 }

@@ -176,7 +176,9 @@ class Run:
         longest = max_new_tokens or self.plan.settings.max_completion_length or _LONGEST_ANSWER_TOKENS
         return evaluate(self, samples=samples, score=score, max_new_tokens=longest)
 
-    def compare(self, prompts: Sequence[str] | None = None, *, max_new_tokens: int = _LONGEST_ANSWER_TOKENS) -> Any:
+    def compare(
+        self, prompts: Sequence[str] | None = None, *, max_new_tokens: int = _LONGEST_ANSWER_TOKENS
+    ) -> Any:
         """Show the answers of the base and of this run side by side, for own prompts or held-out ones."""
         from ft_magic.evaluate.evaluation import compare
 

@@ -31,7 +31,7 @@ LAYERS = [
     {"jobs", "jobserver", "follow", "evaluate", "judging", "export", "worker"},
     {"run", "run_list"},
     {"intake"},
-    {"launch", "pipelines"},
+    {"launch", "pipelines", "synthesis"},
     {"shell", "magics", "cli"},
 ]
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from importlib.util import find_spec
 from types import MappingProxyType
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import httpx
 
 Tell = Callable[[int, Reply], None]
+Chat = Sequence[Mapping[str, Any]]
 # Six tries with random exponential waits up to a minute: OpenAI's cookbook, "How to handle rate limits".
 TRIES = 6
 _LONGEST_WAIT_S = 60.0
@@ -48,6 +50,19 @@ class BusyError(Exception):
     def __init__(self, why: str, wait_s: float = 0.0) -> None:
         super().__init__(why)
         self.wait_s = wait_s
+
+
+@dataclass(frozen=True)
+class Written:
+    """What an endpoint wrote.
+
+    Attributes:
+        text: the reply.
+        whole: False where the longest length cut it off.
+    """
+
+    text: str
+    whole: bool = True
 
 
 def letter(text: str) -> float | None:
@@ -81,6 +96,27 @@ def ask(
         RunError: the endpoint refuses, or cannot be reached after ``TRIES`` tries.
         SpecError: the key's environment variable is not set.
     """
+
+    def read(index: int, written: Written) -> None:
+        tell(index, Reply(_READERS[questions[index].kind](written.text), written.text))
+
+    texts = [question.text(judge.criteria) for question in questions]
+    complete(source, [[{"role": "user", "content": text}] for text in texts], read, sleep=sleep)
+
+
+def complete(
+    source: Endpoint,
+    chats: Sequence[Chat],
+    tell: Callable[[int, Written], None],
+    *,
+    sleep: Callable[[float], None] | None = None,
+) -> None:
+    """Let a server continue every conversation; ``tell`` gets each reply as it comes, from several threads.
+
+    Raises:
+        RunError: the endpoint refuses, or cannot be reached after ``TRIES`` tries.
+        SpecError: the key's environment variable is not set.
+    """
     _require_libraries()
     import httpx
     from tenacity import sleep_using_event
@@ -92,19 +128,19 @@ def ask(
         httpx.Client(headers=headers, timeout=limits) as client,
         ThreadPoolExecutor(source.parallel) as pool,
     ):
-        asker = _Asker(client, source, judge.criteria, stop, sleep or sleep_using_event(stop))
+        asker = _Asker(client, source, stop, sleep or sleep_using_event(stop))
         failures: list[BaseException] = []
 
-        def one(index: int, question: Question) -> None:
+        def one(index: int, chat: Chat) -> None:
             if stop.is_set():
                 return
             try:
-                tell(index, asker.reply(question))
+                tell(index, asker.reply(chat))
             except BaseException as error:  # noqa: BLE001  raised below, once the others have ended
                 failures.append(error)
                 stop.set()
 
-        work = [pool.submit(one, index, question) for index, question in enumerate(questions)]
+        work = [pool.submit(one, index, chat) for index, chat in enumerate(chats)]
         try:
             wait(work)
         except BaseException:  # an interrupt: replies under way are kept, nothing more is asked
@@ -121,14 +157,12 @@ class _Asker:
         self,
         client: httpx.Client,
         source: Endpoint,
-        criteria: str,
         stop: threading.Event,
         sleep: Callable[[float], None],
     ) -> None:
-        self._client, self._source, self._criteria = client, source, criteria
-        self._stop, self._sleep = stop, sleep
+        self._client, self._source, self._stop, self._sleep = client, source, stop, sleep
 
-    def reply(self, question: Question) -> Reply:
+    def reply(self, chat: Chat) -> Written:
         """Ask once, and again while the server is busy."""
         import tenacity
 
@@ -148,21 +182,20 @@ class _Asker:
             reraise=True,
         )
         try:
-            text = retrying(self._once, question.text(self._criteria))
+            return retrying(self._once, chat)
         except BusyError as error:
             raise RunError(
                 f"judge {self._source.name} at {self._source.base_url} did not answer in {TRIES} tries: {error}.",
                 "Check that the server runs and that this machine reaches it.",
             ) from error
-        return Reply(_READERS[question.kind](text), text)
 
-    def _once(self, text: str) -> str:
-        """Send one request and return the reply's text."""
+    def _once(self, chat: Chat) -> Written:
+        """Send one request and return the reply."""
         import httpx
 
         fields = {**_DEFAULTS, **self._source.parameters}
         body = {name: value for name, value in fields.items() if value is not None}
-        body |= {"model": self._source.name, "messages": [{"role": "user", "content": text}]}
+        body |= {"model": self._source.name, "messages": list(chat)}
         try:
             answer = self._client.post(f"{self._source.base_url}/chat/completions", json=body)
         except httpx.TransportError as error:
@@ -170,8 +203,9 @@ class _Asker:
         if answer.status_code != httpx.codes.OK:
             raise self._refusal(answer)
         try:
-            return str(answer.json()["choices"][0]["message"]["content"] or "")
-        except (ValueError, LookupError, TypeError) as error:
+            choice = answer.json()["choices"][0]
+            return Written(str(choice["message"]["content"] or ""), choice.get("finish_reason") != "length")
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise RunError(
                 f"judge: {self._source.base_url} does not answer like an OpenAI-compatible endpoint.",
                 "base_url ends with /v1 for most servers.",

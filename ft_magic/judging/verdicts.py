@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from ft_magic.atomic import append_json_line
 from ft_magic.judging.questions import Question, Reply
 from ft_magic.judging.settings import Judge
 from ft_magic.paths import cache_dir
@@ -58,7 +57,7 @@ class Store:
         """Keep a reply: on disk when this returns. Threads may call it at the same time."""
         with self._lock:
             self._known[key] = reply
-            _append(self._cache, {"key": key, "value": reply.value, "raw": reply.raw})
+            append_json_line(self._cache, {"key": key, "value": reply.value, "raw": reply.raw}, 0o600)
             if self._file is not None:
                 self._note(key, question, reply)
 
@@ -67,20 +66,7 @@ class Store:
         self._kept[key] = reply
         line = {"v": 1, "t": round(time.time(), 3), "judge": self.judge.name, "criteria": self.judge.criteria}
         line |= {"kind": question.kind, "prompt": question.prompt, "a": question.a, "b": question.b}
-        _append(self._file, line | {"key": key, "value": reply.value, "raw": reply.raw})
-
-
-def _append(path: Path, line: dict[str, Any]) -> None:
-    """Add a line in one write, after the end of a line that a killed writer left half-written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = (json.dumps(line, ensure_ascii=False) + "\n").encode()
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-    try:
-        size = os.fstat(descriptor).st_size
-        whole = not size or os.pread(descriptor, 1, size - 1) == b"\n"
-        os.write(descriptor, text if whole else b"\n" + text)
-    finally:
-        os.close(descriptor)
+        append_json_line(self._file, line | {"key": key, "value": reply.value, "raw": reply.raw}, 0o600)
 
 
 def _replies(path: Path) -> Iterator[tuple[str, Reply]]:

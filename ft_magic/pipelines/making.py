@@ -11,7 +11,7 @@ from typing import Any
 from ft_magic import atomic, hardware, jobs, models
 from ft_magic.axes import find_update
 from ft_magic.data import Data
-from ft_magic.data.files import read_json_lines
+from ft_magic.data.reading.files import read_json_lines
 from ft_magic.judging import judgement, settings
 from ft_magic.judging.judgement import Contest
 from ft_magic.paths import runs_dir
