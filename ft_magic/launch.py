@@ -137,8 +137,8 @@ def _judge(spec: Spec, audit: Audit) -> tuple[Advice, ...]:
     if broken and spec.audit == "refuse":
         first = broken[0]
         raise TemplateError(
-            f"the supervision audit found {len(broken)} broken check(s): {first.message}",
-            f"{first.fix} Or write audit: warn to train all the same.",
+            f"the supervision audit found {len(broken)} broken check{'s' * (len(broken) > 1)}: {first.message}",
+            f"{first.fix or 'Give other data or another model'}. Or write audit: warn to train all the same.",
         )
     return tuple(Advice(f.message, f.fix) for f in audit.findings if f.level in ("broken", "warning"))
 

@@ -138,7 +138,7 @@ def foreign_markup(tokenizer: Tokenizer, data: Data) -> Finding | None:
     named = ", ".join(f"{name} in {count}" for name, count in counted.most_common())
     return finding(
         "foreign_markup", "info" if plain else level, rows,
-        f"{{n}} carry the markup of another family of models: {named}.",
+        f"{{n}} with the markup of another family of models: {named}.",
         "" if data.signal == "text" else "audit.fix('foreign_markup') makes turns of it, or takes it out",
     )  # fmt: skip
 
@@ -163,7 +163,7 @@ def special_text(tokenizer: Tokenizer, data: Data) -> Finding | None:
     rows = [i for i, row in enumerate(data.rows) if any(pattern.search(text) for text in contents(row))]
     return finding(
         "special_text", "warning", rows,
-        "{n} contain the text of a special token: it is read as the token itself and can end or fake a turn.",
+        "{n} with the text of a special token: it is read as the token itself and can end or fake a turn.",
         "audit.fix('special_text') breaks it with a character of no width; a stop that ends an answer is taken out",
     )  # fmt: skip
 

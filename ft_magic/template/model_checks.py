@@ -38,7 +38,7 @@ def model_findings(tokenizer: Tokenizer, data: Data) -> list[Finding | None]:
         ),
         finding(
             "date", "info", every if contract.writes_date else [],
-            "{n} carry today's date, which the template writes: tomorrow they tokenize differently.",
+            "{n} with today's date, which the template writes: tomorrow they tokenize differently.",
         ),
         _header(tokenizer, data),
         *_reasoning(tokenizer, data),
@@ -147,7 +147,7 @@ def stop_findings(tokenizer: Tokenizer, data: Data, facts: Sequence[RowFacts]) -
     if mismatch is not None:
         found = [finding("stop_mismatch", "broken", every, *mismatch)]
     elif not stops:
-        message = "{n} end without a stop token: the tokenizer has no eos."
+        message = "{n} without a stop token at the end: the tokenizer has no eos."
         found = [
             finding("stop_mismatch", "broken", every, message, "name eos_token in tokenizer_config.json")
         ]

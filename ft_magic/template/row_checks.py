@@ -39,7 +39,7 @@ def row_findings(tokenizer: Tokenizer, data: Data, facts: Sequence[RowFacts]) ->
         ),
         finding(
             "last_only", "warning", _noted(facts, LAST_ONLY),
-            "{n} train only their last answer: the template changes earlier turns when later ones are added.",
+            "{n} whose last answer alone is trained: the template changes earlier turns when later ones are added.",
             "audit.fix('last_only') makes a row of each answer",
         ),
         finding(
