@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import signal
@@ -334,3 +335,26 @@ def test_a_chat_closes_only_a_runtime_of_its_own(chat, gguf):
     with Chat(gguf, threads=1) as own:
         assert own.runtime.alive
     assert not own.runtime.alive
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        ("LOG", "TRACE"),
+        ("TRACE", "LOG"),
+    ],
+)
+def test_last_words_are_llama_cpp_s_own_wherever_its_log_stands(order):
+    said = {
+        "LOG": "0.00.1 E gguf_init: cut short\n",
+        "TRACE": 'Traceback (most recent call last):\n  File "a.py", line 1, in main\n    run()\n    ^^^^^\nRuntimeError: no\n',
+    }
+    errors = io.BytesIO("".join(said[part] for part in order).encode())
+    assert process._last_lines(errors) == "gguf_init: cut short"
+
+
+def test_last_words_are_the_error_itself_where_llama_cpp_said_nothing():
+    errors = io.BytesIO(b"Traceback (most recent call last):\n  File x\nRuntimeError: no\n")
+    assert process._last_lines(errors).endswith("RuntimeError: no")
+    missing = io.BytesIO(b"Traceback (most recent call last):\n  File x\nModuleNotFoundError: xllamacpp\n")
+    assert "ModuleNotFoundError" in process._last_lines(missing)

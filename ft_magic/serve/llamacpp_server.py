@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 KEY_VARIABLE = "FT_MAGIC_SERVER_KEY"
+_LOG_S = 0.5
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,7 +26,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1, help="threads for prompts and answers")
     given = parser.parse_args(arguments)
     started_s = time.monotonic()
-    server = start(given.gguf, given.ctx, given.threads)
+    try:
+        server = start(given.gguf, given.ctx, given.threads)
+    except RuntimeError:
+        time.sleep(_LOG_S)  # llama.cpp's log is written by a thread of its own, and it says why
+        raise
     ready = {"address": server.listening_address, "load_s": round(time.monotonic() - started_s, 3)}
     print(json.dumps(ready), flush=True)
     sys.stdin.buffer.read()

@@ -207,16 +207,21 @@ def _end_process(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
+# The head of a traceback, its indented frames, and the error it ends with.
+_TRACEBACK = re.compile(r"Traceback \(most|\s{2,}|(?!ModuleNotFound|Import)\w*(?:Error|Exception)\b")
+
+
 def _last_lines(errors: IO[bytes], count: int = 6) -> str:
     """Return the last lines the child wrote to standard error, without the clock of llama.cpp's log."""
     errors.seek(0)
     text = errors.read().decode(errors="replace")
-    # Where llama.cpp said why, Python's traceback adds nothing; refused requests were reported already.
+    # Where llama.cpp said why, Python's traceback adds nothing; its log comes from a thread, so before, amid or after.
     said = [
-        re.sub(r"^[\d.]+ [EW] ", "", line.strip()) for line in text.split("Traceback (most")[0].splitlines()
+        re.sub(r"^[\d.]+ [EW] ", "", line)
+        for line in text.splitlines()
+        if line.strip() and not _TRACEBACK.match(line) and "send_error" not in line
     ]
-    lines = [line for line in said if line and "send_error" not in line] or text.split("\n")
-    return " | ".join([line.strip() for line in lines if line.strip()][-count:])
+    return " | ".join([line.strip() for line in said or text.splitlines() if line.strip()][-count:])
 
 
 def _exit_text(code: int) -> str:
