@@ -236,12 +236,16 @@ def shoot_notebook(notebook: Path, out: Path, *, element: str = "", **how) -> li
 
 def settle_notebook(page: Browser) -> int:
     """Make the window as tall as the notebook in it and return the height in pixels."""
+    outer = "document.querySelector('.jp-WindowedPanel-outer')"
     # Not scrollHeight: JupyterLab lets one scroll past the end by a window's height.
-    return _settle(
+    height = _settle(
         page,
         "[...document.querySelectorAll('.jp-Cell')].at(-1).getBoundingClientRect().bottom"
-        " + document.querySelector('.jp-WindowedPanel-outer').scrollTop + 40",
+        f" + {outer}.scrollTop + 40",
     )
+    page.js(f"{outer}.scrollTop = 0")  # cells that ran have pulled the notebook down to the last of them
+    time.sleep(1)
+    return height
 
 
 def shoot_page(file: Path, out: Path, *, theme: str = "light") -> list[Path]:
