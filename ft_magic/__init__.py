@@ -23,6 +23,7 @@ _PUBLIC = {
     "Run": "ft_magic.run",
     "Spec": "ft_magic.spec",
     "check_template": "ft_magic.template",
+    "estimate_memory": "ft_magic.memory.question",
     "finetune": "ft_magic.launch",
     "judge": "ft_magic.judging",
     "load_data": "ft_magic.data",

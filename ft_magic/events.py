@@ -7,6 +7,7 @@ killed at any byte) and is left alone until the rest arrives.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -17,8 +18,8 @@ from typing import Any
 
 VERSION = 1
 KINDS = (
-    "planned", "started", "loaded", "step", "eval", "sample", "checkpoint", "warning", "oom_retry", "stopped",
-    "failed", "finished", "progress", "evaluated", "merged", "quantized", "certified",
+    "planned", "started", "loaded", "preflight", "step", "eval", "sample", "checkpoint", "warning", "oom_retry",
+    "stopped", "failed", "finished", "progress", "evaluated", "merged", "quantized", "certified",
 )  # fmt: skip
 TERMINAL = ("stopped", "failed", "finished")
 
@@ -79,13 +80,22 @@ class Writer:
         self.path = path
         _end_half_line(path)
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        self._half = False  # whether the last line was cut short by a full disk
 
     def emit(self, kind: str, **fields: Any) -> Event:
-        """Append one event with the present time and return it."""
+        """Append one event with the present time and return it.
+
+        Raises:
+            OSError: it cannot be written, or not whole; the next event stands on its own line all the same.
+        """
         if kind not in KINDS:
             raise ValueError(f"unknown event kind {kind!r}; known: {', '.join(KINDS)}")
         event = Event(kind=kind, t=time.time(), data=fields)
-        os.write(self._fd, (event.to_json() + "\n").encode())
+        line = ("\n" * self._half + event.to_json() + "\n").encode()
+        written = os.write(self._fd, line)
+        self._half = written < len(line)
+        if self._half:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return event
 
     def close(self) -> None:

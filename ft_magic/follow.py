@@ -10,13 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from ft_magic import events
+from ft_magic import events, hardware
 from ft_magic.errors import RunError
 from ft_magic.events import Event
 from ft_magic.run_folder import RunFolder
 
 _POLL_S = 0.2
 _BEAT_S = 2.0
+_WORDS_BYTES = 65536  # with less free on the disk, a worker may end without being able to say so
 _REAP_S = 5.0  # how long a worker that has let go of its run may take to end
 # Worker processes this kernel started; polled so that ended ones do not stay as zombies.
 _children: dict[Path, subprocess.Popen[bytes]] = {}
@@ -173,6 +174,11 @@ def failure(folder: RunFolder) -> RunError:
     kept = f"{checkpoint.name} is intact" if checkpoint else "there was no checkpoint yet"
     lines = tail(folder.log, 3)
     seen = "\nLast log lines:\n" + "\n".join(f"  {line}" for line in lines) if lines else ""
+    if hardware.disk_free_bytes(folder.path) < _WORDS_BYTES:
+        return RunError(
+            f"the worker of run {name} ended without a word, because the disk is full; {kept}.",
+            f"Free space, then %ft resume {name}.{seen}",
+        )
     return RunError(
         f"the worker of run {name} was killed (often the system ran out of memory); {kept}.",
         f"Go on with %ft resume {name}.{seen}",

@@ -22,6 +22,7 @@ from ft_magic.paths import runs_dir
 from ft_magic.planning import decide
 from ft_magic.planning.options import check_options
 from ft_magic.planning.plans import Advice, Lengths, Plan, Situation
+from ft_magic.planning.room import disk_needs
 from ft_magic.run import Run
 from ft_magic.run_folder import RunFolder
 from ft_magic.run_list import remember
@@ -29,11 +30,8 @@ from ft_magic.spec import Spec, parse
 from ft_magic.template import Audit, Tokenizer, check_template
 
 if TYPE_CHECKING:
+    from ft_magic.models import ModelFacts
     from ft_magic.pipelines import PipelinePlan
-
-# fp32 LoRA checkpoints hold the adapter and two optimizer moments; full ones the model and both moments.
-_CHECKPOINT_COPIES = 3
-_KEPT_CHECKPOINTS = 3  # two kept and one being written
 
 
 @dataclass(frozen=True)
@@ -125,6 +123,7 @@ def _prepare(given: Mapping[str, Any]) -> Prepared:
     if rewards is not None:
         advice += tuple(Advice(problem, fix) for problem, fix in rewards.cautions)
         notes += tuple(rewards.notes)
+    advice += _room_cautions(plan, situation.facts)
     plan = replace(plan, warnings=advice + plan.warnings, notes=plan.notes + notes)
     return Prepared(plan, train, heldout, rewards)
 
@@ -205,13 +204,34 @@ def _check_disk(plan: Plan) -> None:
     Raises:
         RunError: what is needed and what is free.
     """
-    parts = plan.memory.parts
-    result = parts["adapter"] or parts["weights"]
-    needed = result * (_CHECKPOINT_COPIES * _KEPT_CHECKPOINTS + 1)
-    free = hardware.disk_free_bytes(runs_dir())
-    if needed > free:
+    needed, free = disk_needs(plan), hardware.disk_free_bytes(runs_dir())
+    if needed.run_bytes > free:
         raise RunError(
-            f"not enough disk for this run: about {needed / 2**30:.1f} GiB needed in {runs_dir()}, "
-            f"{free / 2**30:.1f} GiB free.",
+            f"not enough disk for this run: about {needed.run_bytes / 2**30:.1f} GiB needed in {runs_dir()} "
+            f"({needed.words}), {free / 2**30:.1f} GiB free.",
             "Free space, set FT_MAGIC_RUNS to a larger disk, or use update: lora.",
         )
+
+
+def _room_cautions(plan: Plan, facts: ModelFacts) -> tuple[Advice, ...]:
+    """Warn where a run fits and what usually follows it, or its mirror, does not."""
+    needed, free = disk_needs(plan, parameters(facts)), hardware.disk_free_bytes(runs_dir())
+    found = []
+    if needed.run_bytes <= free < needed.run_bytes + needed.merged_bytes:
+        found.append(
+            Advice(
+                f"merging this run will need {needed.merged_bytes / 2**30:.1f} GiB more disk than the "
+                f"{needed.run_bytes / 2**30:.1f} GiB of training, and {free / 2**30:.1f} GiB are free.",
+                "Free space before, or merge to another folder (on Kaggle /tmp has the most).",
+            )
+        )
+    mirror = plan.spec.mirror
+    if mirror and (there := hardware.disk_free_bytes(mirror)) < needed.run_bytes:
+        found.append(
+            Advice(
+                f"the mirror needs about {needed.run_bytes / 2**30:.1f} GiB, "
+                f"{mirror} has {there / 2**30:.1f} GiB free.",
+                "Free space there, or choose another folder.",
+            )
+        )
+    return tuple(found)

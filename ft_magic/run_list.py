@@ -64,7 +64,7 @@ def _made_t(folder: Path) -> float:
 
 
 def open_run(name: str | Path) -> Run:
-    """Open a run by its name, the beginning of its name, or its folder.
+    """Open a run by its name, the beginning of its name, its folder, or a mirror that holds this run alone.
 
     Raises:
         RunError: no such run, or several begin so.
@@ -73,6 +73,12 @@ def open_run(name: str | Path) -> Run:
     for place in (path, runs_dir() / path):
         if (place / "run.json").is_file():
             return remember(Run(place))
+    inside = [file.parent for file in path.glob("[!.]*/run.json")] if path.is_dir() else []
+    if len(inside) == 1:  # a mirror
+        return remember(Run(inside[0]))
+    if inside:
+        kept = ", ".join(sorted(str(folder) for folder in inside))
+        raise RunError(f"'{path}' holds {len(inside)} runs.", f"Write one of: {kept}.")
     names = [run.name for run in runs()]
     begins = [known for known in names if known.startswith(str(name))]
     if len(begins) == 1:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
@@ -120,7 +121,15 @@ class Spec(BaseModel):
         ge=1,
         description="stop after this many evaluations without a better held-out loss; keep the best",
     )
-    time_budget: float | None = Field(None, gt=0, description="minutes after which training saves and stops")
+    preflight: Flag | None = Field(
+        None, description="try one step on the longest rows before training; by default on a GPU"
+    )
+    time_budget: float | None = Field(
+        None, gt=0, description="minutes of a session; training saves and stops before they are over"
+    )
+    mirror: str | None = Field(
+        None, description="folder that gets a copy of the run as it goes: a mounted drive, Kaggle's output"
+    )
     audit: Literal["warn", "refuse", "off"] = Field("refuse", description="what a broken template check does")
     report_to: str | tuple[str, ...] | None = Field(None, description="trackers of transformers: wandb, ...")
     python: str | None = Field(None, description="Python interpreter of the worker; by default this one")
@@ -139,6 +148,11 @@ class Spec(BaseModel):
     @classmethod
     def _known_update(cls, value: str) -> str:
         return find_update(value).name
+
+    @field_validator("mirror")
+    @classmethod
+    def _whole_path(cls, value: str | None) -> str | None:
+        return value and str(Path(value).expanduser().absolute())  # the worker may run elsewhere
 
     @field_validator("name")
     @classmethod

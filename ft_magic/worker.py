@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import IO
+from typing import IO, Any
 
-from ft_magic import atomic, backends, events, packages
-from ft_magic.backends import Emit, Job, Outcome
+from ft_magic import atomic, events, models, packages
+from ft_magic.backends import PARTIAL, Emit, Job, Outcome, recovery, shortage
+from ft_magic.disk import is_disk_full, room_kept_back
 from ft_magic.errors import FTError
+from ft_magic.hardware import disk_free_bytes
+from ft_magic.mirror import Mirror, mirrored
 from ft_magic.paths import cache_dir
 from ft_magic.planning.plans import Plan
+from ft_magic.planning.smaller import as_retried
 from ft_magic.run_folder import RunFolder, checkpoint_step
 
 _VERSIONED = (
@@ -50,23 +57,53 @@ def main(arguments: list[str]) -> int:
     versions = packages.versions_of(_VERSIONED)
     atomic.write_json(folder.path / "versions.json", versions)
     folder.update_state(pid=os.getpid(), status="running", versions=versions)
+    mirror = _mirror_of(folder, writer.emit)
+    with room_kept_back(folder.path) as room:
+        status, fields = _trained(folder, mirrored(writer.emit, mirror), room)
+        with suppress(OSError):  # a disk that is full to the last byte: the follower sees that
+            _ended(folder, writer, status, **fields)
+    if mirror is not None:
+        mirror.update()
+    return int(status == "failed")
+
+
+def _trained(folder: RunFolder, emit: Emit, room: Path) -> tuple[str, dict[str, Any]]:
+    """Train and return how it ended: a terminal event's kind and fields.
+
+    Args:
+        folder: of the run.
+        emit: where events go.
+        room: file that keeps a little room on the disk; removed when something fails, so that it can be told.
+    """
     try:
-        outcome = _train(folder, writer.emit)
+        outcome = _train(folder, emit)
     except StopNow:
-        return _ended(folder, writer, "stopped", step=_last_step(folder), reason="stopped at once")
+        return "stopped", {"step": _last_step(folder), "reason": "stopped at once"}
     except BaseException as error:  # noqa: BLE001  the run's record must say how every failure ended
-        traceback.print_exc()
-        message, advice = _explain(error)
-        _ended(folder, writer, "failed", message=message, advice=advice, log=str(folder.log))
-        return 1
+        shutil.rmtree(
+            folder.checkpoints / PARTIAL, ignore_errors=True
+        )  # half a checkpoint may have filled the disk
+        room.unlink(missing_ok=True)
+        with suppress(OSError):  # the log may be on a disk that is still full
+            traceback.print_exc()
+        message, advice = _explain(error, folder)
+        return "failed", {"message": message, "advice": advice, "log": str(folder.log)}
     if outcome.status == "stopped":
-        return _ended(folder, writer, "stopped", step=outcome.step, reason=outcome.reason)
+        return "stopped", {"step": outcome.step, "reason": outcome.reason}
     result = folder.adapter if folder.adapter.exists() else folder.model
-    return _ended(folder, writer, "finished", step=outcome.step, path=result.name)
+    return "finished", {"step": outcome.step, "path": result.name}
+
+
+def _mirror_of(folder: RunFolder, emit: Emit) -> Mirror | None:
+    try:
+        plan = Plan.read(folder.plan)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # training reads it too, and says what is wrong with it
+    return Mirror.of(folder, plan.spec.mirror, emit)
 
 
 def _train(folder: RunFolder, emit: Emit) -> Outcome:
-    plan = Plan.read(folder.plan)
+    plan = as_retried(_plan(folder), events.read(folder.events))
     checkpoint = folder.latest_checkpoint()
     emit(
         "started",
@@ -76,7 +113,16 @@ def _train(folder: RunFolder, emit: Emit) -> Outcome:
     detached = bool(folder.state().get("detached"))
     with _device(plan.settings.device, folder, emit):
         job = Job(folder=folder, plan=plan, checkpoint=checkpoint, detached=detached)
-        return backends.load(plan.settings.backend).train(job, emit)
+        return recovery.train(job, emit)
+
+
+def _plan(folder: RunFolder) -> Plan:
+    """Return the run's plan; where its model has gone (another machine's cache), with the model found anew."""
+    plan = Plan.read(folder.plan)
+    if not Path(plan.model_folder).is_dir():
+        plan = replace(plan, model_folder=str(models.resolve(plan.spec.model)))
+        atomic.write_json(folder.plan, plan.to_dict())
+    return plan
 
 
 def _device(name: str, folder: RunFolder, emit: Emit) -> IO[str]:
@@ -108,24 +154,29 @@ def _device(name: str, folder: RunFolder, emit: Emit) -> IO[str]:
     return file
 
 
-def _ended(folder: RunFolder, writer: events.Writer, status: str, **fields: object) -> int:
+def _ended(folder: RunFolder, writer: events.Writer, status: str, **fields: object) -> None:
     started = next((event.t for event in events.read(folder.events) if event.kind == "started"), time.time())
     writer.emit(status, seconds=round(time.time() - started, 1), **fields)
     folder.update_state(status=status)
-    return 0
 
 
-def _explain(error: BaseException) -> tuple[str, str]:
+def _explain(error: BaseException, folder: RunFolder) -> tuple[str, str]:
     """Return one line on what failed and one on what to do."""
     if isinstance(error, FTError):
         return error.problem, error.instead
-    text = f"{type(error).__name__}: {error}".splitlines()[0]
-    if isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__ or "out of memory" in text:
+    text = shortage.one_line(error)
+    if is_disk_full(error):
+        kept = _last_step(folder)
+        place = f"the checkpoint of step {kept} is" if kept else "events and data are"
+        free = disk_free_bytes(folder.path)
+        return (
+            f"the disk of {folder.path.parent} is full ({free / 1e9:.2f} GB free): {text}",
+            f"Nothing written before is lost: {place} intact. Free space, then %ft resume.",
+        )
+    if shortage.is_shortage(error):
         return text, "Lower micro_batch_size or max_length, or set gradient_checkpointing: true."
     if isinstance(error, ImportError):
         return text, 'Install what training needs: pip install "ft-magic[train]".'
-    if isinstance(error, OSError) and error.errno == 28:  # ENOSPC
-        return text, "The disk is full: free space, then %ft resume; complete checkpoints are intact."
     return text, "The whole traceback is in the log: %ft logs."
 
 

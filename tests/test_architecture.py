@@ -18,17 +18,23 @@ WORKER_ONLY = {
     f"backends/{name}.py"
     for name in (
         "trl", "trainers", "on_policy", "watch", "unsloth", "base_model", "adapters", "bottleneck", "pissa", "decoder",
+        "attributes", "preflight", "random_state", "rescue",
         "ppo", "ppo_answers", "ppo_checkpoint", "ppo_learning", "ppo_math", "ppo_roles", "ppo_rows", "ppo_scores",
+    )
+} | {
+    f"memory/tracing/{name}.py"
+    for name in (
+        "autocast", "engine", "kernels", "layers", "ledger", "losses", "model", "optimizers", "quantized", "step",
     )
 }  # fmt: skip
 # Lower layers never import higher ones.
 LAYERS = [
-    {"errors", "events", "paths", "progress", "atomic", "cached_folder", "packages"},
+    {"errors", "events", "paths", "progress", "atomic", "cached_folder", "disk", "packages"},
     {"axes", "hardware", "models", "run_folder"},
     {"spec", "data", "template", "memory", "rewards"},
     {"planning", "process_environment"},
     {"ui", "serve", "backends"},
-    {"jobs", "jobserver", "follow", "evaluate", "judging", "export", "worker"},
+    {"jobs", "jobserver", "follow", "evaluate", "judging", "export", "mirror", "worker"},
     {"run", "run_list"},
     {"intake"},
     {"launch", "pipelines", "synthesis"},

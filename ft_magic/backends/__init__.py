@@ -12,6 +12,9 @@ from ft_magic.events import Event
 from ft_magic.planning.plans import Plan
 from ft_magic.run_folder import RunFolder
 
+PARTIAL = (
+    ".partial"  # beside complete checkpoints: what a trainer is writing; renamed into place when it is whole
+)
 Emit = Callable[..., Event]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ft_magic.planning.plans import Plan
+from ft_magic.planning.smaller import eval_batch_size
 
 
 def training_arguments(plan: Plan) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def watching_arguments(plan: Plan, output: str) -> dict[str, Any]:
     settings = plan.settings
     return {
         "output_dir": output,
-        "per_device_eval_batch_size": _eval_batch(settings.micro_batch_size, settings.num_generations),
+        "per_device_eval_batch_size": eval_batch_size(plan),
         "logging_nan_inf_filter": False,
         "eval_strategy": "steps" if settings.eval_examples else "no",
         "eval_steps": settings.eval_steps,
@@ -74,8 +75,3 @@ def watching_arguments(plan: Plan, output: str) -> dict[str, Any]:
         "disable_tqdm": True,
         "dataloader_pin_memory": settings.device == "cuda",
     }
-
-
-def _eval_batch(micro_batch: int, answers_a_prompt: int) -> int:
-    """Return how many sequences are evaluated at once: whole groups of answers where answers are compared."""
-    return max(1, micro_batch // answers_a_prompt) * answers_a_prompt if answers_a_prompt else micro_batch

@@ -17,7 +17,7 @@ import torch
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments, get_scheduler
 
 from ft_magic import atomic
-from ft_magic.backends import Emit, Job, Outcome, adapters, ppo_checkpoint
+from ft_magic.backends import PARTIAL, Emit, Job, Outcome, adapters, ppo_checkpoint, shortage
 from ft_magic.backends.answering import noise_seed, padding_id, without_stop
 from ft_magic.backends.ppo_answers import Answers, Vocabulary, sample
 from ft_magic.backends.ppo_checkpoint import Going
@@ -27,7 +27,8 @@ from ft_magic.backends.ppo_math import adapted_kl_coef, explained_variance, mask
 from ft_magic.backends.ppo_roles import Roles, roles_of
 from ft_magic.backends.ppo_rows import fed_rows, rows_of_step
 from ft_magic.backends.ppo_scores import Panel, Scores, judged, panel_of
-from ft_magic.backends.watch import PARTIAL, Watch
+from ft_magic.backends.watch import Watch
+from ft_magic.planning.smaller import GENERATE
 from ft_magic.run_folder import checkpoint_step
 from ft_magic.template import Tokenizer
 from ft_magic.template.files import copy_tokenizer_files
@@ -228,10 +229,10 @@ def _step(loop: Loop, done: int) -> dict[str, float]:
 def _answers(loop: Loop, rows: Sequence[Mapping[str, Any]], seeds: Sequence[int] | None) -> Answers:
     """Let the policy answer; the likeliest tokens without seeds."""
     settings = loop.job.plan.settings
-    size = loop.learner.config.generation_batch_size or settings.batch_size
+    size = settings.generation_batch_size or loop.learner.config.generation_batch_size or settings.batch_size
     prompts = [row["prompt_ids"] for row in rows]
     parts = []
-    with loop.learner.roles.policy.taken() as seat:
+    with shortage.told_as(GENERATE, min(size, len(rows))), loop.learner.roles.policy.taken() as seat:
         for start in range(0, len(rows), size):
             chosen = slice(start, start + size)
             parts.append(

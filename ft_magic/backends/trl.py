@@ -15,15 +15,16 @@ import torch
 from transformers import AutoTokenizer
 
 from ft_magic import atomic
-from ft_magic.backends import Emit, Job, Outcome, adapters, rows
+from ft_magic.backends import PARTIAL, Emit, Job, Outcome, adapters, preflight, rescue, rows, shortage
 from ft_magic.backends.answering import answer_ids, without_stop
 from ft_magic.backends.arguments import training_arguments, watching_arguments
 from ft_magic.backends.base_model import load_model, load_teacher
 from ft_magic.backends.scoring import Scorer, load_scorer, reward_functions
 from ft_magic.backends.trainers import dataset, resolve, trainer_class
-from ft_magic.backends.watch import PARTIAL, Watch
+from ft_magic.backends.watch import Watch
 from ft_magic.errors import DataError, SpecError, nearest
 from ft_magic.planning.plans import Plan
+from ft_magic.planning.smaller import advice
 from ft_magic.run_folder import checkpoint_step
 from ft_magic.template import Tokenizer, prompt_ids
 from ft_magic.template.files import copy_tokenizer_files
@@ -36,7 +37,8 @@ def train(job: Job, emit: Emit) -> Outcome:
     """Train with the TRL trainer of the plan's method."""
     began = time.monotonic()
     torch.manual_seed(job.plan.spec.seed)  # a new score head is random
-    model, adapter = adapters.prepare(load_model(job.plan), job.plan)
+    with shortage.told_as_loading(job.plan.model_name, advice(job.plan)):
+        model, adapter = adapters.prepare(load_model(job.plan), job.plan)
     return run_trainer(job, emit, model, adapter, began_s=began)
 
 
@@ -56,6 +58,9 @@ def run_trainer(job: Job, emit: Emit, model: Any, peft_config: Any, *, began_s: 
     shutil.rmtree(folder.checkpoints / PARTIAL, ignore_errors=True)
     light = Tokenizer.load(plan.model_folder)
     trainer = _trainer(job, emit, model, peft_config, light)
+    rescue.guard(trainer, rescue.Room(plan, emit))
+    if plan.settings.preflight and job.checkpoint is None:
+        preflight.rehearse(trainer, plan, emit)
     watch = Watch(job, emit, sample=_sampler(trainer, job, light, emit))
     trainer.add_callback(watch)
     trained = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
@@ -66,7 +71,7 @@ def run_trainer(job: Job, emit: Emit, model: Any, peft_config: Any, *, began_s: 
         total_parameters=trainer.model.num_parameters(),
         seconds=time.monotonic() - began_s,
     )
-    trainer.train(resume_from_checkpoint=str(job.checkpoint) if job.checkpoint else None)
+    _train(trainer, watch, job)
     if watch.now.failure is not None:
         raise watch.now.failure
     step = trainer.state.global_step
@@ -74,6 +79,23 @@ def run_trainer(job: Job, emit: Emit, model: Any, peft_config: Any, *, began_s: 
         return Outcome("stopped", step, watch.now.stop_reason)
     save_result(job, trainer, watch)
     return Outcome("finished", step)
+
+
+def _train(trainer: Any, watch: Watch, job: Job) -> None:
+    """Train to the end.
+
+    Raises:
+        ShortageError: memory ran out; what was trained until then is saved.
+    """
+    try:
+        trainer.train(resume_from_checkpoint=str(job.checkpoint) if job.checkpoint else None)
+    except Exception as error:
+        if not shortage.is_shortage(error):
+            raise
+        short = error
+    else:
+        return
+    raise rescue.rescued(trainer, watch, short)
 
 
 def _trainer(job: Job, emit: Emit, model: Any, peft_config: Any, light: Tokenizer) -> Any:

@@ -6,14 +6,17 @@ import time
 from typing import Any
 
 import unsloth  # isort: skip  # it rewrites the libraries below when imported
-from ft_magic.backends import Emit, Job, Outcome, trl
+from ft_magic.backends import Emit, Job, Outcome, shortage, trl
 from ft_magic.planning.plans import Plan
+from ft_magic.planning.smaller import advice
 
 
 def train(job: Job, emit: Emit) -> Outcome:
     """Train with the TRL trainer of the plan's method as Unsloth rewrote it."""
     began = time.monotonic()
-    return trl.run_trainer(job, emit, _model(job.plan), None, began_s=began)
+    with shortage.told_as_loading(job.plan.model_name, advice(job.plan)):
+        model = _model(job.plan)
+    return trl.run_trainer(job, emit, model, None, began_s=began)
 
 
 def _model(plan: Plan) -> Any:

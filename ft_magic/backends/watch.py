@@ -10,6 +10,7 @@ import os
 import shutil
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -20,23 +21,42 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ft_magic import events
 from ft_magic.backends import Emit, Job
+from ft_magic.backends.random_state import RandomState
 from ft_magic.errors import RunError
 from ft_magic.run_folder import checkpoint_step
 
-PARTIAL = ".partial"  # the trainer writes checkpoints here; complete ones are renamed into place
 _KEEP_CHECKPOINTS = 2
 _STEP_WINDOW = 20  # steps behind the time-left estimate
+# Of a time budget, for what ends a session besides the last step and its checkpoint: events, mirror, exit.
+_MARGIN_S, _MARGIN_SHARE = 30.0, 0.05
 _POLL_S = 0.5  # how often a paused run looks for a request
 _KNOWN = {"loss", "grad_norm", "learning_rate", "epoch", "num_tokens"}
 
 
 @dataclass
 class Progress:
-    """What changes while a run goes on. Times are Unix seconds."""
+    """What changes while a run goes on. Times with ``_t`` are seconds of the watch's clock, others durations.
 
-    started_t: float = field(default_factory=time.time)
+    Attributes:
+        started_t: when this session of the run began.
+        step_began_t: when the present step began.
+        step_ended_t: when the last step ended, 0 before the first.
+        last_saved_t: when the last checkpoint was written.
+        step_s: durations of the last steps.
+        round_s: the longest time from the end of one step to the end of the next, evaluations and saves included.
+        save_s: how long the last checkpoint took.
+        random: random states after the last completed step and its evaluation.
+        in_optimizer: whether weights are being changed.
+    """
+
+    started_t: float
+    last_saved_t: float
     step_began_t: float = 0.0
-    last_saved_t: float = field(default_factory=time.time)
+    step_ended_t: float = 0.0
+    round_s: float = 0.0
+    save_s: float = 0.0
+    random: RandomState | None = None
+    in_optimizer: bool = False
     step_s: deque[float] = field(default_factory=lambda: deque(maxlen=_STEP_WINDOW))
     tokens: float = 0.0
     answered_t: float = 0.0
@@ -50,9 +70,11 @@ class Progress:
 class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
     """Turns trainer callbacks into events and requests into trainer control."""
 
-    def __init__(self, job: Job, emit: Emit, *, sample: Any = None) -> None:
-        self.job, self.emit, self.sample = job, emit, sample
-        self.now = Progress()
+    def __init__(
+        self, job: Job, emit: Emit, *, sample: Any = None, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.job, self.emit, self.sample, self.clock = job, emit, sample, clock
+        self.now = Progress(started_t=_session_began_t(job, clock()), last_saved_t=clock())
         if job.checkpoint is not None and job.plan.spec.early_stopping is not None:
             self._remember(checkpoint_step(job.checkpoint))
 
@@ -62,19 +84,33 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
         """Start the clock of a step."""
         self.now.step_began_t = time.perf_counter()
 
+    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+        """Note that weights begin to change."""
+        self.now.in_optimizer = True
+
     def on_step_end(
         self, _: TrainingArguments, state: TrainerState, control: TrainerControl, **__: Any
     ) -> None:
         """Stop the clock; ask for a save or a stop where one is due."""
+        self.now.in_optimizer = False
         self.now.step_s.append(time.perf_counter() - self.now.step_began_t)
+        now_t, before_t = self.clock(), self.now.step_ended_t
+        self.now.round_s = max(self.now.round_s, now_t - before_t if before_t else self.now.step_s[-1])
+        self.now.step_ended_t = now_t
         self._answer(state.global_step, control)
         spec = self.job.plan.spec
-        if spec.save_every and time.time() - self.now.last_saved_t > 60 * spec.save_every:
+        if spec.save_every and now_t - self.now.last_saved_t > 60 * spec.save_every:
             control.should_save = True
-        if spec.time_budget and time.time() - self.now.started_t > 60 * spec.time_budget:
-            self._stop(control, f"the time budget of {spec.time_budget:g} minutes is spent")
+        if spec.time_budget and self._last_in(60 * spec.time_budget):
+            self._stop(control, f"another step could outlast the time budget of {spec.time_budget:g} minutes")
         if not self.job.detached and self.job.folder.followers_gone():
             self._stop(control, "the notebook that followed this run is gone")
+        self.now.random = RandomState.now()
+
+    def _last_in(self, budget_s: float) -> bool:
+        """Return whether a step as long as the longest so far, and its checkpoint, may end after the budget."""
+        ahead_s = self.now.round_s + self.now.save_s + min(_MARGIN_S, _MARGIN_SHARE * budget_s)
+        return self.now.step_ended_t - self.now.started_t + ahead_s > budget_s
 
     def on_log(
         self,
@@ -127,6 +163,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
         extra = {k: v for k, v in found.items() if k not in _KNOWN and isinstance(v, int | float)}
         goal = self.job.plan.method.goal
         score = extra.get(goal) if goal else None if loss is None else -float(loss)
+        self.now.random = (
+            RandomState.now()
+        )  # evaluations may draw random numbers, and a checkpoint comes after them
         if score is None:
             return
         # A policy-gradient loss says nothing about held-out prompts; the goal does.
@@ -175,7 +214,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
         final = self.job.folder.checkpoints / written.name
         shutil.rmtree(final, ignore_errors=True)
         written.rename(final)
-        self.now.last_saved_t = time.time()
+        self.now.last_saved_t = self.clock()
+        self.now.save_s = self.now.last_saved_t - self.now.step_ended_t if self.now.step_ended_t else 0.0
         self.emit("checkpoint", step=state.global_step, path=f"checkpoints/{final.name}")
         self._rotate()
 
@@ -209,12 +249,19 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
                 break
             time.sleep(_POLL_S)
         self.job.folder.update_state(status="running")
+        self.now.step_ended_t = self.clock()  # no step was so long
         self._answer(step, control)
 
     def _stop(self, control: TrainerControl, reason: str) -> None:
         self.now.stop_reason = self.now.stop_reason or reason
         control.should_save = True
         control.should_training_stop = True
+
+
+def _session_began_t(job: Job, now_t: float) -> float:
+    """Return when this session of the run began, which includes loading: its last ``started`` event."""
+    started = list(events.of_kind(events.read(job.folder.events), "started"))
+    return started[-1].t if started else now_t
 
 
 def _not_finite(step: int, loss: float, job: Job) -> RunError:

@@ -1,27 +1,39 @@
-"""Peak memory of one training step, by part, in closed form from the model's configuration.
-
-The formulas follow tensors, not fitted constants: what a Llama-type block keeps for the backward pass, what the
-optimizer holds, what the loss makes in passing. Validity: decoder models with dense blocks; other architectures
-get the same formulas on their own sizes and are marked approximate by the plan.
-"""
+"""The peak of a planned step: what a plan says, as a ``Setting`` of the closed form."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ft_magic.axes import Update
-from ft_magic.memory.trained import Size, parameters, trained_parameters
+from ft_magic.memory.cards import CPU, UNKNOWN
+from ft_magic.memory.memory import Memory
+from ft_magic.memory.resident import ADAM_8BIT
+from ft_magic.memory.setting import (
+    EVERY_LINEAR,
+    NF4_DOUBLE_BITS,
+    Adapter,
+    Loss,
+    Optimizer,
+    Quantization,
+    Setting,
+)
+from ft_magic.memory.step import peak
+from ft_magic.memory.trained import Size, trained_parameters
 from ft_magic.models import ModelFacts
+from ft_magic.models.architecture import Architecture, architecture
 
-# NF4 with double quantization: 4 bits + an 8-bit scale per 64 weights + an fp32 scale per 256 scales.
-_NF4_BYTES_PER_WEIGHT = 0.5 + 1 / 64 + 4 / (64 * 256)
-# TRL's chunked loss works on 256 answer tokens at a time and keeps fp32 logits, log-probabilities and a gradient.
+# TRL's chunked loss works on 256 answer tokens at a time.
 _LOSS_CHUNK_TOKENS = 256
-_LOSS_BYTES_PER_LOGIT = 12
-# A Python process with torch, transformers, trl and peft imported (measured: 0.75 GB) or a CUDA context.
-_RUNTIME_BYTES_CPU = 800_000_000
-_RUNTIME_BYTES_GPU = 500_000_000
+# PEFT class -> how its adapter meets the activations; other classes leave the layers' insides alone.
+_KINDS = {
+    "LoraConfig": "lora",
+    "ft_magic.backends.pissa:PissaConfig": "lora",
+    "VeraConfig": "vera",
+    "IA3Config": "ia3",
+    "PromptTuningConfig": "prompt",
+    "PrefixTuningConfig": "prefix",
+    "PromptEncoderConfig": "ptuning",
+}
 
 
 @dataclass(frozen=True)
@@ -57,18 +69,6 @@ class Workload:
     gpu: bool = False
 
 
-@dataclass(frozen=True)
-class Memory:
-    """Peak memory of a step in bytes, by part; ``total_bytes`` is what the device must have free."""
-
-    parts: Mapping[str, int]
-
-    @property
-    def total_bytes(self) -> int:
-        """Sum of all parts, in bytes."""
-        return sum(self.parts.values())
-
-
 def estimate(facts: ModelFacts, work: Workload) -> Memory:
     """Return the peak memory of one training step.
 
@@ -76,61 +76,70 @@ def estimate(facts: ModelFacts, work: Workload) -> Memory:
         facts: sizes of the model.
         work: what is trained on how many tokens at once.
     """
-    trained = (1 + work.twins) * trained_parameters(facts, work.update, work.size)
-    adapter = trained if work.update.family == "adapter" else 0
-    trained_bytes = 4 if adapter else work.weight_bytes
-    copies = work.frozen_copies + (0 if adapter else work.twins)
-    hump = _logits_bytes(facts, work)
-    parts = {
-        "weights": _weights_bytes(facts, work),
-        "adapter": 4 * adapter,
-        "other models": (copies * parameters(facts) + work.other_weights) * work.weight_bytes,
-        "gradients": trained_bytes * trained,
-        "optimizer": 2 * trained_bytes * trained,
-        "activations": _activation_bytes(facts, work),
-        "logits and loss": hump,
-        "workspace": _workspace_bytes(facts, work),
-        "runtime": _RUNTIME_BYTES_GPU if work.gpu else _RUNTIME_BYTES_CPU,
-    }
-    return Memory({name: int(size) for name, size in parts.items()})
+    found = peak(architecture_of(facts), _setting(facts, work), UNKNOWN if work.gpu else CPU)
+    parts = dict(found.parts)
+    stored = sum(parts.pop(name) for name in ("unquantized weights", "quantization constants"))
+    return Memory({**parts, "weights": parts["weights"] + stored}, found.instant, error=found.error)
 
 
-def _weights_bytes(facts: ModelFacts, work: Workload) -> float:
-    if not work.update.bits:
-        return float(parameters(facts) * work.weight_bytes)
-    # bitsandbytes leaves embeddings, head and norms unquantized; TRL trains them in 16 bit beside NF4 weights.
-    embedding = facts.vocab_size * facts.hidden_size * (1 if facts.tied_embeddings else 2)
-    return (parameters(facts) - embedding) * _NF4_BYTES_PER_WEIGHT + embedding * work.weight_bytes
+def architecture_of(facts: ModelFacts) -> Architecture:
+    """Return the model's matrices: from its config where it was read, else from its sizes."""
+    if facts.architecture is not None:
+        return facts.architecture
+    return architecture(
+        {
+            "model_type": facts.model_type,
+            "hidden_size": facts.hidden_size,
+            "num_hidden_layers": facts.layers,
+            "num_attention_heads": facts.heads,
+            "num_key_value_heads": facts.kv_heads,
+            "head_dim": facts.head_dim,
+            "intermediate_size": facts.intermediate_size,
+            "vocab_size": facts.vocab_size,
+            "tie_word_embeddings": facts.tied_embeddings,
+            "max_position_embeddings": facts.max_length_tokens or 0,
+        }
+    )
 
 
-def _activation_bytes(facts: ModelFacts, work: Workload) -> float:
-    tokens = work.micro_batch_examples * work.sides * work.length_tokens
-    per_layer = _bytes_per_token_and_layer(facts, work)
-    if not work.checkpointing:
-        return tokens * facts.layers * per_layer
-    store = work.weight_bytes * facts.hidden_size
-    # One layer is recomputed at a time; its backward needs about 1.6 times what its forward keeps (traced).
-    return tokens * (facts.layers * store + 1.6 * per_layer)
+def _setting(facts: ModelFacts, work: Workload) -> Setting:
+    update, full = work.update, work.update.family == "full"
+    quantized = bool(update.bits)
+    layers = work.size.trainable_layers or -(-facts.layers // 4)
+    return Setting(
+        micro_batch=work.micro_batch_examples,
+        length=work.length_tokens,
+        sides=work.sides,
+        adapter=None if full else _adapter(facts, work),
+        quantization=_nf4(work.weight_bytes) if quantized else None,
+        weight_width=work.weight_bytes,
+        # The Trainer runs 16-bit training under autocast; full fine-tuning keeps fp32 weights beside it on a GPU.
+        autocast_width=2 if work.weight_bytes == 2 or (work.gpu and full) else 0,
+        optimizer=Optimizer(ADAM_8BIT if quantized and work.gpu else None),
+        loss=Loss("full") if work.full_logits else Loss("chunked", chunk_tokens=_LOSS_CHUNK_TOKENS),
+        checkpointing="layers" if work.checkpointing else "none",
+        frozen_copies=work.frozen_copies,
+        twins=work.twins,
+        other_weights=work.other_weights,
+        accumulates=True,
+        layers_trained=layers if "trainable_layers" in update.options else None,
+    )
 
 
-def _bytes_per_token_and_layer(facts: ModelFacts, work: Workload) -> float:
-    """Bytes a Llama-type block keeps per token for the backward pass (traced, 16-bit closed forms)."""
-    hidden, inner, heads = facts.hidden_size, facts.intermediate_size, facts.heads
-    if work.update.family == "full":
-        sixteen_bit = 24 * hidden + 8 * inner + 4 * heads + 8
-    else:
-        sixteen_bit = 28 * hidden + 8 * inner + 14 * work.size.lora_r + 4 * heads + 8
-    return sixteen_bit * work.weight_bytes / 2
+def _adapter(facts: ModelFacts, work: Workload) -> Adapter:
+    kind = _KINDS.get(work.update.peft, "bottleneck")
+    if work.update.settings.get("use_dora"):
+        kind = "dora"
+    return Adapter(
+        kind=kind,
+        rank=work.size.vera_r if kind == "vera" else work.size.lora_r,
+        targets=EVERY_LINEAR,
+        dropout=True,
+        virtual_tokens=work.size.num_virtual_tokens,
+        values=trained_parameters(facts, work.update, work.size),
+    )
 
 
-def _logits_bytes(facts: ModelFacts, work: Workload) -> float:
-    tokens = work.micro_batch_examples * work.sides * work.length_tokens
-    if not work.full_logits:
-        tokens = min(tokens, _LOSS_CHUNK_TOKENS)
-    return tokens * facts.vocab_size * _LOSS_BYTES_PER_LOGIT
-
-
-def _workspace_bytes(facts: ModelFacts, work: Workload) -> float:
-    """Largest dequantized matrix (quantized base), or the copy AdamW makes of the trained weights."""
-    largest = facts.hidden_size * max(facts.intermediate_size, facts.hidden_size)
-    return largest * work.weight_bytes if work.update.bits else 16_000_000.0
+def _nf4(width: int) -> Quantization:
+    """NF4 with double quantization; embeddings, head and norms stay as they are beside it."""
+    return Quantization(NF4_DOUBLE_BITS, rest_width=width, norm_width=width)

@@ -27,6 +27,7 @@ _LIVE_EVAL_EXAMPLES = (8, 64)
 _LIVE_EVAL_SHARE = 0.2
 _EVALUATIONS = 5  # evaluations and checkpoints a run when the spec names no interval
 _WARMUP_RATIO = 0.05  # Unsloth's recipes warm up for 5 steps of about 100
+_REHEARSED = ("trl", "unsloth")  # backends whose first step can be tried without taking it
 
 
 def make(spec: Spec, situation: Situation) -> Plan:
@@ -93,6 +94,7 @@ def make(spec: Spec, situation: Situation) -> Plan:
         "packing": _packing(spec, update, device),
         "lora_alpha": Choice(spec.lora_alpha or 2 * spec.lora_r, "twice the rank (LoRA paper's repository)"),
         "threads": Choice(situation.threads, "the cores this process may use, or OMP_NUM_THREADS"),
+        "preflight": _preflight(spec, backend.value, device),
         **answers,
     }
     settings = Settings(
@@ -249,6 +251,22 @@ def _optim(spec: Spec, update: Update, device: str) -> Choice[str]:
     if update.bits:
         return Choice("paged_adamw_8bit", "QLoRA's optimizer: states leave the GPU under pressure")
     return Choice("adamw_torch_fused", "one kernel for all weights")
+
+
+def _preflight(spec: Spec, backend: str, device: str) -> Choice[bool]:
+    if backend not in _REHEARSED:
+        if spec.preflight:
+            raise SpecError(
+                f"backend {backend} has no preflight: its first step is its own.", "Leave preflight out."
+            )
+        return Choice(False, f"backend {backend} has none")
+    if spec.preflight is not None:
+        return Choice(bool(spec.preflight), "asked for")
+    if device == "cpu":
+        return Choice(
+            False, "a CPU's memory rarely ends; write preflight: true to try the longest rows first"
+        )
+    return Choice(True, "one step on the longest rows shows at once whether training fits")
 
 
 def _packing(spec: Spec, update: Update, device: str) -> Choice[bool]:

@@ -25,8 +25,9 @@ class Settings:
     """Every value the worker needs, none left open. Steps are optimizer steps; lengths are tokens.
 
     ``batch_size`` counts examples; ``micro_batch_size`` counts what goes through the model at once: examples, pairs,
-    or answers of methods that compare ``num_generations`` answers a prompt. The last four say how a model that
-    answers while it trains does so, and are 0 elsewhere.
+    or answers of methods that compare ``num_generations`` answers a prompt. The four from ``max_completion_length`` on
+    say how a model that answers while it trains does so, and are 0 elsewhere. ``eval_batch_size`` and
+    ``generation_batch_size`` are 0 until memory ran short: then they say how many are evaluated or answered at once.
     """
 
     backend: str
@@ -52,6 +53,9 @@ class Settings:
     num_generations: int = 0
     temperature: float = 0.0
     iterations: int = 0
+    preflight: bool = False
+    eval_batch_size: int = 0
+    generation_batch_size: int = 0
 
 
 @dataclass(frozen=True)

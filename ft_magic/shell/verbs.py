@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from ft_magic.axes import SIGNALS
+from ft_magic.axes import METHODS, SIGNALS, UPDATES
 from ft_magic.data.reading.asked import PARTS
-from ft_magic.shell import actions, calls, judging, making, reading
+from ft_magic.shell import actions, calls, judging, making, memory, reading
 from ft_magic.shell.verb import Argument, Verb
 from ft_magic.template.script import TRAIN_ON
 
@@ -77,6 +77,30 @@ _ROWS = (
             ),
         ),
         actions.template,
+    ),
+    Verb(
+        "memory",
+        "Estimate the peak memory of a training step, and what fits.",
+        (
+            Argument(
+                ("model",),
+                "'demo', a hub id, a folder or a config; $name = a variable",
+                "value",
+                settings={"nargs": "?"},
+            ),
+            _option("--gpu", "card it should fit on, such as T4, 4090 or A100-80", metavar="CARD"),
+            _option("--method", "how it learns", choices=tuple(METHODS), metavar="METHOD"),
+            _option("--update", "which weights change", choices=tuple(UPDATES), metavar="UPDATE"),
+            _option("--max-length", "tokens of the longest sequence", type=int, metavar="N"),
+            _option("--micro-batch-size", "sequences at once", type=int, metavar="N"),
+            _option("--lora-r", "rank", type=int, metavar="N"),
+            _option("--optim", "optimizer, such as adamw_8bit", metavar="NAME"),
+            _option("--precision", "bf16, fp16, fp32 or pure", choices=("bf16", "fp16", "fp32", "pure")),
+            _option("--attention", "how attention runs", choices=("sdpa", "flash", "eager")),
+            _flag("--no-checkpointing", "keep activations instead of computing them again"),
+            _flag("--table", "the textbook table: 7B, 13B and 70B on usual cards"),
+        ),
+        memory.memory,
     ),
     Verb(
         "plan",

@@ -1,0 +1,282 @@
+"""``ft.estimate_memory``: what a training step needs, asked in the words of a spec, or of a published measurement."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from ft_magic.axes import Method, Update, find_method, find_update
+from ft_magic.errors import ModelError, SpecError, nearest
+from ft_magic.memory.cards import CARDS, Card, find_card
+from ft_magic.memory.memory import FRAGMENTATION, RUNTIME, Memory
+from ft_magic.memory.records import read_metric, read_model, read_setting
+from ft_magic.memory.resident import ADAM_8BIT
+from ft_magic.memory.setting import (
+    EVERY_LINEAR,
+    NF4_DOUBLE_BITS,
+    Adapter,
+    Loss,
+    Optimizer,
+    Quantization,
+    Setting,
+)
+from ft_magic.memory.step import peak
+from ft_magic.models.architecture import Architecture, architecture
+from ft_magic.spec import Spec
+
+ENGINES = ("closed", "trace")
+# How far a traced step was from the measured one (allocated memory, the rows the tracer was made on).
+TRACE_BAND = (0.98, 1.02)
+# Keys of a spec that decide memory; and short names people type.
+_SPEC_KEYS = (
+    "method", "update", "max_length", "micro_batch_size", "lora_r", "lora_dropout", "gradient_checkpointing", "optim",
+    "precision", "num_virtual_tokens", "trainable_layers", "max_completion_length",
+)  # fmt: skip
+_ALIASES = {
+    "length": "max_length",
+    "batch": "micro_batch_size",
+    "micro_batch": "micro_batch_size",
+    "card": "gpu",
+}
+CHECKPOINTING = ("none", "layers", "offloaded")
+# Optimizer names as in a spec's ``optim`` -> what they hold; None = twice the parameter's own width.
+OPTIMIZERS: Mapping[str, Optimizer] = {
+    "adamw_torch": Optimizer(None, copies=1.0),
+    "adamw_torch_fused": Optimizer(None),
+    "adamw_8bit": Optimizer(ADAM_8BIT),
+    "adamw_bnb_8bit": Optimizer(ADAM_8BIT),
+    "paged_adamw_8bit": Optimizer(ADAM_8BIT, paged=True),
+    "paged_adamw_32bit": Optimizer(8.0, paged=True),
+    "sgd": Optimizer(0.0),
+    "adafactor": Optimizer(0.0),
+}
+_BLOCK_KINDS = {"IA3Config": "ia3", "VeraConfig": "vera", "PromptTuningConfig": "prompt"} | {
+    "PrefixTuningConfig": "prefix",
+    "PromptEncoderConfig": "ptuning",
+    "ft_magic.backends.bottleneck:BottleneckConfig": "bottleneck",
+}
+
+
+def estimate_memory(
+    model: object = None,
+    *,
+    record: Mapping[str, Any] | None = None,
+    engine: str = "closed",
+    gpu: str | None = None,
+    metric: str = "device",
+    **asked: Any,
+) -> Memory:
+    """Return the peak memory of a training step in bytes, by part.
+
+    Args:
+        model: a ``Spec``, or ``demo``, a hub id (its config.json alone is fetched), a folder, a config
+            file or a config as a dict.
+        record: instead, a published measurement with its settings; the peak is in the metric it names.
+        engine: ``closed`` (arithmetic, from config.json alone) or ``trace`` (the installed libraries' own step).
+        gpu: the card, such as ``T4`` or ``A100-80``: decides the runtime's share.
+        metric: what ``peak_bytes`` is: ``allocated``, ``reserved`` or ``device``.
+        **asked: settings, see ``setting``; ``length``, ``batch`` and ``card`` are understood too.
+
+    Raises:
+        SpecError: an argument that means nothing.
+        ModelError: no readable config.
+    """
+    if engine not in ENGINES:
+        raise SpecError(f"engine '{engine}' is none.", f"Choose one of: {', '.join(ENGINES)}.")
+    if record is not None:
+        return _of_record(record, engine)
+    if engine == "trace":
+        raise SpecError(
+            "engine 'trace' needs a record.", "Leave engine out: the closed form answers from config.json."
+        )
+    if isinstance(model, Spec):
+        asked = {key: getattr(model, key) for key in _SPEC_KEYS if getattr(model, key) is not None} | asked
+        asked["precision"] = {"auto": "bf16"}.get(str(asked["precision"]), asked["precision"])
+        model = model.model
+    if model is None:
+        raise SpecError("estimate_memory needs a model or a record.", "Write model='demo', or record=row.")
+    named = {_ALIASES.get(key, key): value for key, value in asked.items()}
+    card = card_named(named.pop("gpu", gpu))
+    unknown = [key for key in named if key not in signature(setting).parameters]
+    if unknown:
+        known = list(signature(setting).parameters)
+        raise SpecError(
+            f"estimate_memory knows no '{unknown[0]}'.{nearest(unknown[0], known)}",
+            f"Choose from: {', '.join(known)}.",
+        )
+    return peak(read_architecture(model), setting(**named), card, metric)
+
+
+def _of_record(record: Mapping[str, Any], engine: str) -> Memory:
+    card = find_card(str(record.get("gpu") or ""))
+    if engine == "trace":
+        return _traced(record, card)
+    return peak(read_model(record), read_setting(record), card, read_metric(record))
+
+
+def _traced(record: Mapping[str, Any], card: Card) -> Memory:
+    """Run the record's step with the installed libraries, without its weights."""
+    from ft_magic.memory.tracing import record_settings, trace
+
+    config, settings = record_settings(record)
+    found = trace(config, settings)
+    extra = {FRAGMENTATION: found.reserved_bytes - found.allocated_bytes, RUNTIME: card.context_bytes}
+    return Memory({**found.parts, **extra}, found.instant, read_metric(record), TRACE_BAND)
+
+
+def setting(  # noqa: PLR0913  each is one key of a spec
+    *,
+    method: str = "sft",
+    update: str = "lora",
+    max_length: int = 2048,
+    micro_batch_size: int = 1,
+    lora_r: int = 16,
+    target_modules: tuple[str, ...] = EVERY_LINEAR,
+    lora_dropout: float = 0.0,
+    gradient_checkpointing: bool | str = True,
+    optim: str | None = None,
+    precision: str = "bf16",
+    attention: str = "sdpa",
+    loss: str | None = None,
+    accumulation: bool = True,
+    num_virtual_tokens: int = 20,
+    trainable_layers: int | None = None,
+    max_completion_length: int | None = None,
+) -> Setting:
+    """Return a training step in the words of a spec.
+
+    Args:
+        method: row of the method axis.
+        update: row of the update axis.
+        max_length: tokens of the longest sequence.
+        micro_batch_size: sequences (pairs count once) in a forward pass.
+        lora_r: rank.
+        target_modules: linear layers with LoRA.
+        lora_dropout: share of LoRA's input that is dropped; any but 0 costs a mask.
+        gradient_checkpointing: True, False, or ``offloaded``.
+        optim: name of an optimizer; by default the plan's.
+        precision: ``bf16`` or ``fp16`` (autocast), ``fp32``, or ``pure`` (16-bit weights in full fine-tuning).
+        attention: ``sdpa``, ``flash`` or ``eager``.
+        loss: a kind of ``memory.setting.Loss``; by default what TRL does for the method.
+        accumulation: whether gradients wait through further micro-batches.
+        num_virtual_tokens: of prompt, prefix and p-tuning.
+        trainable_layers: top layers that train, of update ``freeze``.
+        max_completion_length: tokens of an answer, of methods that answer while they train.
+
+    Raises:
+        SpecError: a value that means nothing.
+    """
+    row, chosen = find_update(update), find_method(method)
+    full, narrow = row.family == "full", precision != "fp32"
+    weight = 4 if not narrow or (full and precision != "pure") else 2
+    name = optim or ("paged_adamw_8bit" if row.bits else "adamw_torch_fused")
+    if name not in OPTIMIZERS:
+        raise SpecError(f"optim '{name}' has no memory row.", f"Choose one of: {', '.join(OPTIMIZERS)}.")
+    adapter = None
+    if not full:
+        adapter = _adapter(row, lora_r, target_modules, dropout=lora_dropout > 0, tokens=num_virtual_tokens)
+    checkpointing = str(gradient_checkpointing)
+    if isinstance(gradient_checkpointing, bool):
+        checkpointing = "layers" if gradient_checkpointing else "none"
+    if checkpointing not in CHECKPOINTING:
+        raise SpecError(
+            f"gradient_checkpointing '{checkpointing}' is none.", "Write true, false or offloaded."
+        )
+    answers = (max_completion_length or 256) if chosen.generates else None
+    return Setting(
+        micro_batch=micro_batch_size,
+        length=max_length,
+        answer_length=answers,
+        sides=chosen.sides,
+        adapter=adapter,
+        quantization=Quantization(NF4_DOUBLE_BITS) if row.bits else None,
+        weight_width=weight,
+        autocast_width=2 if narrow and precision != "pure" else 0,
+        optimizer=OPTIMIZERS[name],
+        loss=Loss(loss or _default_loss(chosen)),
+        checkpointing=checkpointing,
+        attention=attention,
+        frozen_copies=int(chosen.reference == "live" and full),
+        twins=int(chosen.name == "ppo"),
+        accumulates=accumulation,
+        generation_batch=micro_batch_size if answers else 0,
+        layers_trained=(trainable_layers or -1) if "trainable_layers" in row.options else None,
+    )
+
+
+def _default_loss(method: Method) -> str:
+    if method.name == "reward":
+        return "none"
+    if method.generates:
+        return "log_probs"
+    return "chunked" if method.feed in ("labels", "whole_pairs") else "full"
+
+
+def _adapter(row: Update, rank: int, targets: tuple[str, ...], *, dropout: bool, tokens: int) -> Adapter:
+    kind = "dora" if row.settings.get("use_dora") else _BLOCK_KINDS.get(row.peft, "lora")
+    return Adapter(kind=kind, rank=rank, targets=tuple(targets), dropout=dropout, virtual_tokens=tokens)
+
+
+def card_named(name: str | None) -> Card:
+    """Return a card of the table, or an unknown one where none is named.
+
+    Raises:
+        SpecError: the name is in no row.
+    """
+    found = find_card(name or "")
+    if name and not found.memory_bytes:
+        raise SpecError(f"Card '{name}' is not in the table.", f"Choose one of: {', '.join(CARDS)}.")
+    return found
+
+
+def read_architecture(model: object) -> Architecture:
+    """Return a model's matrices from its config alone.
+
+    Raises:
+        ModelError: no readable config.
+    """
+    if isinstance(model, Architecture):
+        return model
+    if isinstance(model, Mapping):
+        return architecture(model)
+    place = Path(str(model)).expanduser()
+    if place.is_dir():
+        place = place / "config.json"
+    elif not place.is_file():
+        place = _fetched(str(model))
+    try:
+        config = json.loads(place.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"'{place}' cannot be read as a config: {error}.", "Give a folder or a config.json."
+        ) from error
+    return architecture(config)
+
+
+def _fetched(name: str) -> Path:
+    """Return the config of the bundled model, or of a hub id without its weights."""
+    from ft_magic.models.reference import DEMO, HUB_ID, resolve
+
+    if name == DEMO or not HUB_ID.fullmatch(name):
+        return resolve(name) / "config.json"
+    try:
+        from huggingface_hub import hf_hub_download
+
+        return Path(hf_hub_download(name, "config.json"))
+    except Exception as error:
+        raise ModelError(
+            f"The config.json of '{name}' could not be fetched: {error}.",
+            "Give a folder, or the config as a dict.",
+        ) from error
+
+
+def with_changes(base: Setting, **changes: Any) -> Setting:
+    """Return a setting with some fields changed; ``rank`` changes the adapter's."""
+    rank = changes.pop("rank", None)
+    if rank is not None and base.adapter is not None:
+        changes["adapter"] = replace(base.adapter, rank=rank, values=None)
+    return replace(base, **changes)

@@ -1,0 +1,182 @@
+"""What decides the memory of a training step besides the model's sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+MLP = ("gate_proj", "up_proj", "down_proj")
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+EVERY_LINEAR = (*ATTENTION, *MLP)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Small trained matrices beside frozen weights.
+
+    Attributes:
+        kind: ``lora``, ``dora``, ``ia3``, ``vera``, ``prompt``, ``prefix``, ``ptuning``, ``bottleneck``, ``norms``,
+            ``scaled`` (a trained scale and bias on every linear layer, and the norms: LLaMA-Adapter v2).
+        rank: rank of LoRA matrices.
+        targets: names of the linear layers with LoRA.
+        width: bytes of an adapter weight; PEFT keeps adapters in fp32 (``autocast_adapter_dtype``).
+        dropout: whether LoRA's input passes a dropout, which keeps a mask of a byte.
+        head: whether the output layer has LoRA too.
+        virtual_tokens: tokens of prompt, prefix and p-tuning.
+        values: trained values where the caller counted them; None = counted here.
+        sets: adapters that exist besides the trained one (a reference copy).
+    """
+
+    kind: str = "lora"
+    rank: int = 16
+    targets: tuple[str, ...] = EVERY_LINEAR
+    width: int = 4
+    dropout: bool = False
+    head: bool = False
+    virtual_tokens: int = 0
+    values: int | None = None
+    sets: int = 0
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How frozen linear layers are stored.
+
+    Attributes:
+        bits: bits of a weight with its constants.
+        weight_bits: bits of a weight without them.
+        head: whether the output layer is quantized too.
+        targets_only: whether only layers with LoRA are quantized (torchao in torchtune).
+        rest_width: bytes of an embedding or head weight; 4 after ``prepare_model_for_kbit_training``.
+        norm_width: bytes of a norm weight.
+        keeps_width: whether the result has the width of the input (bitsandbytes) or the compute width.
+        keeps_input: whether each product keeps its input for the backward pass, as bitsandbytes before 0.43 did.
+    """
+
+    bits: float
+    weight_bits: float = 4.0
+    head: bool = False
+    targets_only: bool = False
+    rest_width: int = 2
+    norm_width: int = 2
+    keeps_width: bool = True
+    keeps_input: bool = False
+
+
+# NF4: an fp32 scale per 64 weights; double: an 8-bit scale per 64 and an fp32 one per 256 scales (QLoRA paper).
+NF4_BITS = 4 + 32 / 64
+NF4_DOUBLE_BITS = 4 + 8 / 64 + 32 / (64 * 256)
+# GPTQ: a 16-bit scale and a 4-bit zero per group of 128; the order of groups is 4 bytes an input row.
+GPTQ_BITS = 4 + (16 + 4) / 128
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """What an optimizer holds and needs.
+
+    Attributes:
+        state_bytes: bytes a trained value; None = twice the value's own width (Adam in the parameter's type).
+        paged: whether states live in managed memory, outside PyTorch's allocator.
+        copies: trained values copied for a moment in a step: 1 for torch's foreach AdamW, 0 fused.
+        in_backward: whether a gradient is used as soon as it exists.
+    """
+
+    state_bytes: float | None = None
+    paged: bool = False
+    copies: float = 0.0
+    in_backward: bool = False
+
+
+@dataclass(frozen=True)
+class Loss:
+    """How logits become a loss.
+
+    Attributes:
+        kind: ``full``, ``shifted`` (transformers 4.46 to 4.48: the fp32 copy is made contiguous again),
+            ``early`` (up to 4.45: the same, without the 16-bit logits), ``inplace`` and ``inplace_early`` (a Triton
+            kernel that writes the gradient over the logits), ``fused`` (no logits exist), ``chunked``,
+            ``held_chunks`` (chunked, but all chunks of logits are held),
+            ``log_probs`` (GRPO: selected log-probabilities), ``pairs`` (DPO), ``none``.
+        outputs_alive: whether the caller still holds the logits during the backward pass.
+        chunk_tokens: tokens a chunk of ``chunked``.
+    """
+
+    kind: str = "full"
+    outputs_alive: bool = False
+    chunk_tokens: int = 256
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A training step, all but the model. Widths are bytes an element, lengths tokens.
+
+    Attributes:
+        micro_batch: sequences in a forward pass.
+        length: tokens of the longest, padded.
+        answer_length: tokens whose logits exist; None = all.
+        sides: sequences an example sends at once: 2 for pairs.
+        adapter: what trains beside frozen weights; None = full fine-tuning.
+        quantization: how frozen layers are stored; None = as they are.
+        weight_width: width of the unquantized weights.
+        autocast_width: width of autocast, 0 = off.
+        optimizer: row of the optimizer.
+        loss: row of the loss.
+        checkpointing: ``none``, ``layers`` or ``offloaded`` (the stored inputs live in host memory).
+        attention: ``flash`` (flash-attn: keys and values not repeated), ``sdpa`` (repeated), ``eager``, ``math``.
+        fused_norms: whether norms and rotary positions are one kernel each (Triton).
+        fused_mlp: whether the activation and its product are one kernel (Liger, Unsloth).
+        compiled: whether torch.compile fused elementwise operations.
+        frozen_copies: further frozen copies of the model.
+        twins: further trained copies.
+        other_weights: weights of other frozen models.
+        accumulates: whether gradients live through the next forward pass.
+        stale_outputs: whether the last step's logits live through the next forward pass.
+        generation_batch: sequences generated at once, 0 = none.
+        card: name of the card, for the size of its context.
+        fused_qkv: whether queries, keys and values are one product, which stays whole while its values live.
+        layers_trained: how many top layers train in full; None = all, -1 = a quarter of them.
+    """
+
+    micro_batch: int = 1
+    length: int = 1024
+    answer_length: int | None = None
+    sides: int = 1
+    adapter: Adapter | None = field(default_factory=Adapter)
+    quantization: Quantization | None = None
+    weight_width: int = 2
+    autocast_width: int = 0
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    loss: Loss = field(default_factory=Loss)
+    checkpointing: str = "none"
+    attention: str = "sdpa"
+    fused_norms: bool = False
+    fused_mlp: bool = False
+    compiled: bool = False
+    frozen_copies: int = 0
+    twins: int = 0
+    other_weights: int = 0
+    accumulates: bool = False
+    stale_outputs: bool = False
+    generation_batch: int = 0
+    card: str = ""
+    layers_trained: int | None = None
+    fused_qkv: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that go through the model at once."""
+        virtual = (
+            self.adapter.virtual_tokens if self.adapter and self.adapter.kind in ("prompt", "ptuning") else 0
+        )
+        return self.micro_batch * self.sides * (self.length + virtual)
+
+    @property
+    def logit_tokens(self) -> int:
+        """Tokens whose logits the loss needs."""
+        if self.answer_length is None:
+            return self.tokens
+        return self.micro_batch * self.sides * self.answer_length
+
+    @property
+    def compute_width(self) -> int:
+        """Width in which matrices multiply."""
+        return self.autocast_width or self.weight_width
