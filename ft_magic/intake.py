@@ -9,11 +9,14 @@ from typing import Any
 from ft_magic import models
 from ft_magic.axes import METHODS, SIGNALS, Method
 from ft_magic.data import Data, load_data
+from ft_magic.data.report.leakage import leakage_finding, leaks
 from ft_magic.errors import DataError, SpecError
 from ft_magic.paths import runs_dir
+from ft_magic.planning.plans import Advice
 from ft_magic.run import Run
 from ft_magic.spec import Spec
 
+_NEAR_LEAKS_UP_TO_ROWS = 20_000  # about two seconds at 0.1 ms a row of 1 KB (bench/data.py)
 _REWARD_SAMPLES = 8  # rows on which rewards are tried before anything starts
 
 
@@ -72,6 +75,18 @@ def rows_of(spec: Spec, method: Method, given: Any, given_eval: Any) -> tuple[Da
     if not spec.eval_fraction:
         return data, None
     return data.split(eval_fraction=spec.eval_fraction, seed=spec.seed)
+
+
+def leakage(train: Data, heldout: Data | None, spec: Spec) -> tuple[Advice, ...]:
+    """Return a warning where rows to train on are also held out: exactly, and nearly where that is quick."""
+    if heldout is None:
+        return ()
+    near = len(train) <= _NEAR_LEAKS_UP_TO_ROWS
+    found = leakage_finding(leaks(train.rows, heldout.rows, near=near), len(heldout))
+    if found is None:
+        return ()
+    fix = "Hold out with train, held = data.split(near=True), and give eval_data: $held."
+    return (Advice(found.message, fix if spec.eval_data is None else f"{found.fix}."),)
 
 
 def _of_signal(source: Any, method: Method) -> Data:

@@ -100,7 +100,7 @@ def _prepare(given: Mapping[str, Any]) -> Prepared:
     intake.check_judge(method, given.get("judge"))
     rewards = intake.rewards_of(method, given, train)
     audit = check_template(Tokenizer.load(folder), train, train_on=spec.train_on)
-    advice = _judge(spec, audit)
+    advice = _judge(spec, audit) + intake.leakage(train, heldout, spec)
     machine = hardware.read()
     situation = Situation(
         facts=models.facts(folder),
