@@ -1,8 +1,12 @@
 """What a spec names becomes objects; what is held out must not be trained on."""
 
+import json
+import shutil
+
 import pytest
 
 import ft_magic as ft
+from ft_magic.errors import ModelError
 
 ROWS = [
     {"prompt": f"How far is it to town {n}?", "completion": f"Town {n} lies {n * 7} miles to the north."}
@@ -45,3 +49,17 @@ def test_nearly_equal_rows_on_both_sides_of_the_own_split_are_warned_about(tiny,
 
 def test_nothing_is_warned_about_where_nothing_is_held_out(tiny, runs_folder):
     assert warned(tiny, [*ROWS, ROWS[0]], eval_fraction=0) == []
+
+
+def test_a_teacher_with_another_vocabulary_is_refused_before_anything_is_loaded(tiny, tmp_path, runs_folder):
+    teacher = shutil.copytree(tiny, tmp_path / "teacher")
+    same = ft.plan(model=str(tiny), data=ROWS, method="distill", teacher=str(teacher), eval_fraction=0)
+    assert same.spec.teacher == str(teacher)
+    file = teacher / "tokenizer.json"
+    told = json.loads(file.read_text(encoding="utf-8"))
+    vocabulary = told["model"]["vocab"]
+    vocabulary["e"], vocabulary["o"] = vocabulary["o"], vocabulary["e"]
+    file.write_text(json.dumps(told), encoding="utf-8")
+    with pytest.raises(ModelError, match="another vocabulary") as error:
+        ft.plan(model=str(tiny), data=ROWS, method="distill", teacher=str(teacher), eval_fraction=0)
+    assert "synthesise" in error.value.instead
