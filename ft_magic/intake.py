@@ -9,11 +9,17 @@ from typing import Any
 from ft_magic import models
 from ft_magic.axes import METHODS, SIGNALS, Method
 from ft_magic.data import Data, load_data
-from ft_magic.errors import DataError, SpecError
+from ft_magic.data.report.leakage import leakage_finding, leaks
+from ft_magic.errors import DataError, ModelError, SpecError
 from ft_magic.paths import runs_dir
+from ft_magic.planning.plans import Advice
 from ft_magic.run import Run
 from ft_magic.spec import Spec
+from ft_magic.template.tokenizer import Tokenizer
 
+_NEAR_LEAKS_UP_TO_ROWS = 20_000  # about two seconds at 0.1 ms a row of 1 KB (bench/data.py)
+# Words, numbers, code and other scripts: tokenizers that split these alike are the same, or as good as.
+_PROBES = ("The quick brown fox, 12345!", "def f(x):\n    return x ** 2", "naïve café, Straße, привет, 你好")
 _REWARD_SAMPLES = 8  # rows on which rewards are tried before anything starts
 
 
@@ -64,6 +70,21 @@ def model_of(key: str, asked: str, given: Any) -> tuple[Run | None, Path, str]:
     return run, run.merge(), run.name
 
 
+def check_teacher(student: Path, teacher: Path) -> None:
+    """Refuse a teacher that reads other tokens: it could not say which of the student's is likely.
+
+    Raises:
+        ModelError: the two tokenizers split a text differently.
+    """
+    told, heard = (Tokenizer.load(folder).encode_batch(list(_PROBES)) for folder in (teacher, student))
+    if told == heard and models.facts(teacher).vocab_size == models.facts(student).vocab_size:
+        return
+    raise ModelError(
+        f"teacher {teacher.name} has another vocabulary than {student.name}, so it cannot judge its tokens.",
+        "Name a teacher of the same family, or let it write answers (%ft synthesise) and train those with method: sft.",
+    )
+
+
 def rows_of(spec: Spec, method: Method, given: Any, given_eval: Any) -> tuple[Data, Data | None]:
     """Load, check the signal and split."""
     data = _of_signal(spec.data if given is None else given, method)
@@ -72,6 +93,18 @@ def rows_of(spec: Spec, method: Method, given: Any, given_eval: Any) -> tuple[Da
     if not spec.eval_fraction:
         return data, None
     return data.split(eval_fraction=spec.eval_fraction, seed=spec.seed)
+
+
+def leakage(train: Data, heldout: Data | None, spec: Spec) -> tuple[Advice, ...]:
+    """Return a warning where rows to train on are also held out: exactly, and nearly where that is quick."""
+    if heldout is None:
+        return ()
+    near = len(train) <= _NEAR_LEAKS_UP_TO_ROWS
+    found = leakage_finding(leaks(train.rows, heldout.rows, near=near), len(heldout))
+    if found is None:
+        return ()
+    fix = "Hold out with train, held = data.split(near=True), and give eval_data: $held."
+    return (Advice(found.message, fix if spec.eval_data is None else f"{found.fix}."),)
 
 
 def _of_signal(source: Any, method: Method) -> Data:

@@ -94,11 +94,13 @@ def _prepare(given: Mapping[str, Any]) -> Prepared:
     check_options(spec, method, find_update(spec.update))  # before anything is loaded or read
     run, folder, name = intake.model_of("model", spec.model, given.get("model"))
     teacher = intake.model_of("teacher", spec.teacher, given.get("teacher"))[1] if spec.teacher else ""
+    if isinstance(teacher, Path):
+        intake.check_teacher(folder, teacher)
     train, heldout = intake.rows_of(spec, method, given.get("data"), given.get("eval_data"))
     intake.check_judge(method, given.get("judge"))
     rewards = intake.rewards_of(method, given, train)
     audit = check_template(Tokenizer.load(folder), train, train_on=spec.train_on)
-    advice = _judge(spec, audit)
+    advice = _judge(spec, audit) + intake.leakage(train, heldout, spec)
     machine = hardware.read()
     situation = Situation(
         facts=models.facts(folder),

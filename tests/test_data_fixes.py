@@ -176,3 +176,23 @@ def test_every_name_a_finding_offers_is_a_fix():
     for finding in Data((*GOOD, *bad), "demo").report().findings:
         if "data.fix('" in finding.fix:
             assert finding.fix.split("data.fix('")[1].split("'")[0] in FIXES
+
+
+@pytest.mark.parametrize(("said", "empty"), [("", 1), ("   ", 1), ("Done.", 0), ("call", 0)])
+@pytest.mark.parametrize("field", ["chosen", "rejected", "completion", "messages"])
+def test_an_answer_that_only_calls_a_tool_is_not_empty(field, said, empty):
+    turn = {"role": "assistant", "content": "" if said == "call" else said}
+    if said == "call":
+        turn["tool_calls"] = [{"type": "function", "function": {"name": "look", "arguments": {}}}]
+    asked = [{"role": "user", "content": "Look it up."}]
+    full = {"role": "assistant", "content": "Well."}
+    row = {
+        "chosen": {"prompt": asked, "chosen": [turn], "rejected": [full]},
+        "rejected": {"prompt": asked, "chosen": [full], "rejected": [turn]},
+        "completion": {"prompt": asked, "completion": [turn], "label": True},
+        "messages": {"messages": [*asked, turn]},
+    }[field]
+    other = {**row, "prompt": "Other."} if "prompt" in row else {"messages": [*asked, turn, turn]}
+    signal = {"completion": "label", "messages": "demo"}.get(field, "pair")
+    found = Data((row, other), signal).report().findings
+    assert sum(finding.count for finding in found if finding.name == "empty") == 2 * empty

@@ -88,3 +88,9 @@ def test_the_card_shows_a_picture_for_each_role_and_loads_nothing():
 def test_a_role_with_markup_in_its_name_is_escaped():
     row = {"messages": [{"role": "<script>", "content": "x"}, {"role": "assistant", "content": "y"}]}
     assert "<script" not in Data((row,), "demo").report()._repr_html_()
+
+
+def test_long_documents_are_counted_in_whole_numbers():
+    report = Data(({"text": "word " * 300_000}, {"text": "word " * 300_000}), "text").report()
+    assert "median 1500000, longest 1500000 characters" in str(report)
+    assert "e+0" not in str(report) + report._repr_html_()

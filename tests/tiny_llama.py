@@ -90,6 +90,7 @@ def write_gguf(
     template: str = CHAT_TEMPLATE,
     add_bos: bool = False,
     noise: float = 0.0,
+    pre: str = "smollm",
 ) -> Path:
     """Write a Llama folder as an f32 GGUF file; ``noise`` adds that share of each tensor's spread."""
     import gguf
@@ -112,7 +113,7 @@ def write_gguf(
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_vocab_size(config["vocab_size"])
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-    _add_tokenizer(writer, folder, eos, template, add_bos=add_bos)
+    _add_tokenizer(writer, folder, eos, template, add_bos=add_bos, pre=pre)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
     random = np.random.default_rng(0)
     for name, tensor in weights.items():
@@ -131,12 +132,12 @@ def write_gguf(
     return out
 
 
-def _add_tokenizer(writer, folder: Path, eos: int, template: str, *, add_bos: bool) -> None:
+def _add_tokenizer(writer, folder: Path, eos: int, template: str, *, add_bos: bool, pre: str) -> None:
     model = json.loads((folder / "tokenizer.json").read_text())
     tokens = sorted(model["model"]["vocab"], key=model["model"]["vocab"].get)
     special = {token["content"] for token in model["added_tokens"]}
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("smollm")
+    writer.add_tokenizer_pre(pre)
     writer.add_token_list(tokens)
     writer.add_token_types([3 if token in special else 1 for token in tokens])
     writer.add_token_merges([" ".join(pair) for pair in model["model"]["merges"]])

@@ -58,7 +58,7 @@ def report_card(report: Report) -> str:
     """Return the card of a report: lengths of each role, notes, one line a finding."""
     title = (
         f"<b>{escape(report.name)}</b>: {report.rows} {escape(report.signal)} rows, median "
-        f"{report.length_median:g}, longest {report.length_max} {report.unit}"
+        f"{report.length_median:.10g}, longest {report.length_max} {report.unit}"
     )
     notes = "".join(f'<div style="opacity:.8">{escape(note)}</div>' for note in report.notes)
     lines = [finding_html(finding) for finding in report.findings] or ["<div>Nothing is off.</div>"]
@@ -75,7 +75,7 @@ def length_table(roles: Sequence[RoleLengths], unit: str) -> str:
         "<tr>"
         + "".join(
             f'<td style="{_CELL}">{escape(text)}</td>'
-            for text in (role.role, str(role.count), f"{role.median:g}", f"{role.p90:g}", str(role.max))
+            for text in (role.role, str(role.count), f"{role.median:.10g}", f"{role.p90:.10g}", str(role.max))
         )
         + f'<td style="{_CELL};white-space:nowrap">{_histogram(role)}</td></tr>'
         for role in roles

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ft_magic.errors import ModelError
+from ft_magic.models.splitting import SPLITTINGS, Splitting, splitter
 from ft_magic.progress import Progress, silent
 
 RECIPE = 1  # raised when the folders written here change, so that cached ones are made again
@@ -150,32 +151,52 @@ def build_tokenizer(fields: Mapping[str, Any]) -> Any:
     """Return the ``tokenizers.Tokenizer`` of a GGUF file's metadata.
 
     Raises:
-        ModelError: any but the ``smollm`` kind of byte-level BPE (digits split one by one, then GPT-2's
-            pattern; llama.cpp ``src/llama-vocab.cpp``): each kind splits its own way, and a near miss is
-            silent.
+        ModelError: a kind whose splitting is not known: a near miss is silent.
     """
-    kind = f"{fields.get('tokenizer.ggml.model')}/{fields.get('tokenizer.ggml.pre')}"
-    if kind != "gpt2/smollm":
-        raise ModelError(
-            f"The GGUF file's tokenizer is of kind '{kind}'; only 'gpt2/smollm' is rebuilt exactly so far.",
-            "Name the original Hugging Face folder or hub id the GGUF file was made from.",
-        )
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    way = splitting_of(fields)
+    from tokenizers import AddedToken, Tokenizer, decoders, models, processors
 
     vocabulary = {token: i for i, token in enumerate(fields["tokenizer.ggml.tokens"])}
     merges = [tuple(merge.split(" ", 1)) for merge in fields["tokenizer.ggml.merges"]]
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, fuse_unk=False, byte_fallback=False))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
-        ]
-    )
+    tokenizer = Tokenizer(
+        models.BPE(
+            vocab=vocabulary, merges=merges, fuse_unk=False, byte_fallback=False,
+            ignore_merges=way.ignore_merges,
+        )
+    )  # fmt: skip
+    tokenizer.pre_tokenizer = splitter(way)
     tokenizer.decoder = decoders.ByteLevel()
     for token, is_special in _added_tokens(fields).values():
         added = AddedToken(token, special=is_special, normalized=False)
         (tokenizer.add_special_tokens if is_special else tokenizer.add_tokens)([added])
+    bos = fields.get("tokenizer.ggml.bos_token_id")
+    if bos is not None and adds_bos(fields):
+        name = fields["tokenizer.ggml.tokens"][bos]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{name} $A", pair=f"{name} $A {name} $B", special_tokens=[(name, bos)]
+        )
     return tokenizer
+
+
+def splitting_of(fields: Mapping[str, Any]) -> Splitting:
+    """Return how the file's tokenizer splits text.
+
+    Raises:
+        ModelError: it is of a kind that is not known.
+    """
+    model, name = fields.get("tokenizer.ggml.model"), str(fields.get("tokenizer.ggml.pre"))
+    if model == "gpt2" and name in SPLITTINGS:
+        return SPLITTINGS[name]
+    raise ModelError(
+        f"The GGUF file's tokenizer is of kind '{model}/{name}'; exactly rebuilt are gpt2/ "
+        f"{', '.join(SPLITTINGS)}.",
+        "Name the original Hugging Face folder or hub id the GGUF file was made from.",
+    )
+
+
+def adds_bos(fields: Mapping[str, Any]) -> bool:
+    """Return whether a runtime puts the bos token before a text."""
+    return bool(fields.get("tokenizer.ggml.add_bos_token", splitting_of(fields).adds_bos))
 
 
 def _added_tokens(fields: Mapping[str, Any]) -> dict[int, tuple[str, bool]]:

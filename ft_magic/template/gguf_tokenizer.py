@@ -21,7 +21,7 @@ def read_tokenizer(file: Path, clock: Clock) -> Tokenizer:
         ModelError: no ``gguf`` or ``tokenizers`` package, no GGUF file, or a tokenizer of a kind that is not
             rebuilt exactly.
     """
-    from ft_magic.models.dequantize import SPECIAL, build_tokenizer, read_fields
+    from ft_magic.models.dequantize import SPECIAL, adds_bos, build_tokenizer, read_fields
     from ft_magic.template.tokenizer import Tokenizer
 
     fields = read_fields(file)
@@ -36,7 +36,7 @@ def read_tokenizer(file: Path, clock: Clock) -> Tokenizer:
         named_tokens=named,
         special_ids=special_ids_of(codec, named),
         generation_stop_ids=tuple(dict.fromkeys(number for number in ends if number is not None)),
-        adds_bos=bool(fields.get("tokenizer.ggml.add_bos_token", False)),
+        adds_bos=adds_bos(fields),
         chat_template=str(fields.get("tokenizer.chat_template") or ""),
         clock=clock,
         from_gguf=True,

@@ -27,10 +27,18 @@ class Leak:
     how: str
 
 
-def leaks(rows: Sequence[Row], heldout: Sequence[Row], progress: Progress = silent) -> list[Leak]:
+def leaks(
+    rows: Sequence[Row], heldout: Sequence[Row], progress: Progress = silent, *, near: bool = True
+) -> list[Leak]:
     """Return the rows that are also held out, in order; near ones only where the packages for it are installed.
 
     Equal prompts count as a leak except where all held-out rows share one prompt: then rows are compared whole.
+
+    Args:
+        rows: to train on.
+        heldout: to evaluate on.
+        progress: told how far it is, in rows.
+        near: whether nearly equal rows are looked for as well, at about 0.1 ms a row of 1 KB.
     """
     whole = {digest(canonical(row)): index for index, row in reversed(list(enumerate(heldout)))}
     prompts = {digest(prompt_text(row)): index for index, row in reversed(list(enumerate(heldout)))}
@@ -43,7 +51,7 @@ def leaks(rows: Sequence[Row], heldout: Sequence[Row], progress: Progress = sile
             found[index] = Leak(index, same, "equal")
         elif asked is not None:
             found[index] = Leak(index, asked, "prompt")
-    if can_look():
+    if near and can_look():
         for match in near_matches(rows, heldout, found, progress):
             found[match.row] = Leak(match.row, match.like, "near")
     return [found[index] for index in sorted(found)]

@@ -44,7 +44,7 @@ class RoleLengths:
 
     def __str__(self) -> str:
         return (
-            f"{self.role}: {self.count} x, median {self.median:g}, 90 % up to {self.p90:g}, longest {self.max} "
+            f"{self.role}: {self.count} x, median {self.median:.10g}, 90 % up to {self.p90:.10g}, longest {self.max} "
             f"{self.bars}"
         ).rstrip()
 

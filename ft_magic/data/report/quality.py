@@ -75,7 +75,7 @@ class Report:
 
     def __str__(self) -> str:
         head = (
-            f"{self.name}: {self.rows} {self.signal} rows, median {self.length_median:g}, "
+            f"{self.name}: {self.rows} {self.signal} rows, median {self.length_median:.10g}, "
             f"longest {self.length_max} {self.unit}"
         )
         lines = [*map(finding_line, self.findings)] or ["  Nothing is off."]

@@ -9,7 +9,7 @@ from ft_magic.data.report.finding import Finding, finding_of
 from ft_magic.data.report.personal import Personal, personal_finding, personal_in
 from ft_magic.data.report.refusals import refuses
 from ft_magic.data.report.remnants import has_blank, has_html, is_damaged
-from ft_magic.data.row import Row, answer_text, contents, prompt_text
+from ft_magic.data.row import Message, Row, contents, prompt_text
 from ft_magic.progress import Progress, silent
 
 _TOLD_EVERY_ROWS = 10_000
@@ -34,12 +34,16 @@ class RowCheck:
 
 def is_empty(row: Row) -> bool:
     """Return whether a row lacks its text, its prompt or an answer; prompts alone need none, a tool call is one."""
-    answers = [answer_text(row, key) for key in ("completion", "chosen", "rejected") if key in row]
-    if "messages" in row:
-        said = [turn for turn in row["messages"] if turn["role"] == "assistant"]
-        answers = [turn["content"] or ("call" if turn.get("tool_calls") else "") for turn in said]
-        answers = ["\n".join(answers)]
-    return not prompt_text(row).strip() or not all(answer.strip() for answer in answers)
+    answers = [row[key] for key in ("messages", "completion", "chosen", "rejected") if key in row]
+    return not prompt_text(row).strip() or not all(map(_answers, answers))
+
+
+def _answers(said: str | list[Message]) -> bool:
+    """Return whether the assistant says something, or calls a tool, in an answer or a conversation."""
+    if isinstance(said, str):
+        return bool(said.strip())
+    turns = [turn for turn in said if turn["role"] == "assistant"]
+    return any((turn["content"] or "").strip() or turn.get("tool_calls") for turn in turns)
 
 
 ROW_CHECKS: tuple[RowCheck, ...] = (
