@@ -168,3 +168,19 @@ def test_a_config_file_is_enough(tmp_path):
 
 def test_a_memory_of_plain_parts_has_a_total():
     assert Memory({"weights": 3, "fragmentation": 2, "runtime": 1}).allocated_bytes == 3
+
+
+def test_what_a_published_row_leaves_open_is_said():
+    row = {
+        "model": "made up", "method": "sft", "update": "lora", "micro_batch": 1, "seq_len": 512, "n_gpus": 1,
+        "arch": {"hidden": 64, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 16, "intermediate": 128,
+                 "vocab": 1000, "tied": True, "params": None},
+        "lora": {"r": 8, "targets": ["q_proj", "v_proj"]}, "quant": None, "weights_dtype": "bf16",
+        "optimizer": "adamw_torch_fused", "grad_ckpt": "none", "attn": "sdpa", "loss": "hf", "metric": "allocated",
+        "gpu": "T4", "other": {}, "stack": {}, "extra": {}, "autocast": None, "grad_accum": 1, "seq_kind": "exact",
+    }  # fmt: skip
+    assert ft.estimate_memory(record=row).notes == ()
+    open_row = row | {"seq_len": None, "attn": None, "lora": {}, "seq_kind": "unknown"}
+    notes = " ".join(ft.estimate_memory(record=open_row).notes)
+    for said in ("length 512 tokens", "rank 8", "four projections", "SDPA"):
+        assert said in notes

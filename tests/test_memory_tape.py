@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from ft_magic.memory.allocator import MIB, Allocator
+from ft_magic.memory.allocator import CachingAllocator
 from ft_magic.memory.block import LayerTape
 from ft_magic.memory.setting import EVERY_LINEAR, Adapter, Setting
 from ft_magic.memory.tape import Tape
@@ -88,31 +88,27 @@ def test_two_gradients_of_one_tensor_are_added_in_place():
     assert tape.peak == 500
 
 
+def reserved_mib(*taken_mib, free=(), then_mib=None):
+    """Take sizes in MiB, free some of them by place, take one more; return MiB reserved after each taking."""
+    pools, found = CachingAllocator(), []
+    for key, size in enumerate(taken_mib, 1):
+        pools.allocate(key, size * 2**20)
+        found.append(pools.reserved_bytes / 2**20)
+    for place in free:
+        pools.release(place + 1)
+    if then_mib is not None:
+        pools.allocate(len(taken_mib) + 1, then_mib * 2**20)
+        found.append(pools.reserved_bytes / 2**20)
+    return found
+
+
 def test_the_allocator_takes_segments_as_pytorch_does():
-    pools = Allocator()
-    small = pools.take(100)
-    assert (pools.reserved, small.size) == (2 * MIB, 512)
-    pools.take(5 * MIB)
-    assert pools.reserved == 22 * MIB
-    pools.take(5 * MIB)
-    assert pools.reserved == 22 * MIB
-    pools.take(11 * MIB)
-    assert pools.reserved == 34 * MIB
+    assert reserved_mib(0.0001, 5, 5, 11) == [2, 22, 22, 34]
 
 
 def test_freed_neighbours_join_and_serve_a_larger_request():
-    pools = Allocator()
-    pieces = [pools.take(4 * MIB) for _ in range(5)]
-    for piece in pieces:
-        pools.give(piece)
-    pools.take(19 * MIB)
-    assert pools.reserved == 20 * MIB
+    assert reserved_mib(4, 4, 4, 4, 4, free=range(5), then_mib=19)[-1] == 20
 
 
 def test_a_request_between_freed_pieces_grows_the_reservation():
-    pools = Allocator()
-    pieces = [pools.take(4 * MIB) for _ in range(5)]
-    pools.give(pieces[0])
-    pools.give(pieces[2])
-    pools.take(6 * MIB)
-    assert pools.reserved == 40 * MIB
+    assert reserved_mib(4, 4, 4, 4, 4, free=(0, 2), then_mib=6)[-1] == 40

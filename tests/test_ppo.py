@@ -39,7 +39,7 @@ def plan_of(model, method="ppo", update="lora", trainer=None, settings=None, **s
     found = SETTINGS | (settings or {})
     return Plan(
         spec=Spec(model=str(model), data="made here", method=method, update=update, trainer=trainer or {}, **words),
-        model_folder=str(model), model_name="tiny", settings=Settings(**{f.name: found[f.name] for f in fields(Settings)}),
+        model_folder=str(model), model_name="tiny", settings=Settings(**{f.name: found[f.name] for f in fields(Settings) if f.name in found}),
         reasons={}, memory=Memory({}), memory_limit_bytes=0, examples=8, heldout_examples=3, epochs=1.0, eta_s=0.0,
         environment={},
     )  # fmt: skip

@@ -71,7 +71,7 @@ def test_a_file_without_a_template_is_a_base_model(tmp_path):
 
 
 def test_tokenizers_that_are_not_rebuilt_exactly_are_refused(tmp_path):
-    with pytest.raises(ModelError, match="only 'gpt2/smollm' is rebuilt exactly"):
+    with pytest.raises(ModelError, match="kind 'gpt2/another'; exactly rebuilt are"):
         check_template(write(tmp_path / "m.gguf", kind="another"), DEMOS)
 
 

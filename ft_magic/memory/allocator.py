@@ -1,104 +1,148 @@
-"""What PyTorch's caching allocator takes from the device for a stream of allocations.
+"""A replay of PyTorch's caching allocator: what the device reserves while tensors come and go.
 
-A replay of ``c10/cuda/CUDACachingAllocator.cpp`` with default settings: sizes rounded to 512 bytes; a pool of 2 MiB
-segments for sizes up to 1 MiB; else segments of 20 MiB below 10 MiB and multiples of 2 MiB above; best fit; a rest
-is split off where it is at least 512 bytes (small pool) or more than 1 MiB; neighbours join when freed.
+Rules of c10/cuda/CUDACachingAllocator.cpp with its default settings: sizes are rounded to 512 bytes; up to 1 MiB
+comes from a pool of 2 MiB segments; larger sizes from segments of 20 MiB below 10 MiB and of a multiple of 2 MiB from
+there on; a block is split when the rest is worth it; the smallest free block that fits is taken; neighbours merge.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-MIB = 2**20
-_ROUND = 512
-
-
-class Piece:
-    """A piece of a segment."""
-
-    __slots__ = ("before", "free", "number", "size", "then")
-
-    def __init__(self, size: int, number: int) -> None:
-        self.size = size
-        self.number = number
-        self.free = False
-        self.before: Piece | None = None
-        self.then: Piece | None = None
+_ROUNDING = 512
+_SMALL = 1 << 20
+_SMALL_SEGMENT = 2 << 20
+_LARGE_SEGMENT = 20 << 20
+_LARGE_FROM = 10 << 20
+_LARGE_ROUNDING = 2 << 20
 
 
-class Allocator:
-    """The pools; ``reserved`` is what they hold now (they never give back)."""
+@dataclass(slots=True, eq=False)
+class Block:
+    """A stretch of one segment; ``left`` and ``right`` are its neighbours there."""
+
+    size: int
+    small: bool
+    order: int
+    free: bool = True
+    left: Block | None = None
+    right: Block | None = None
+
+
+class CachingAllocator:
+    """The allocator's state.
+
+    Attributes:
+        reserved_bytes: bytes of all segments.
+        allocated_bytes: bytes of the blocks in use: what is left of a block too small to split counts as used.
+        peak_reserved_bytes: the most reserved so far.
+        peak_allocated_bytes: the most in use so far.
+        granted: size of the block each key was given, in bytes.
+    """
 
     def __init__(self) -> None:
-        """Start with nothing reserved."""
-        self.reserved = 0
-        self._pools: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
-        self._pieces: dict[int, Piece] = {}
-        self._made = 0
+        self.reserved_bytes = 0
+        self.allocated_bytes = 0
+        self.peak_reserved_bytes = 0
+        self.peak_allocated_bytes = 0
+        self.granted: dict[int, int] = {}
+        self._used: dict[int, Block] = {}
+        # (size, order) sorted: best fit, oldest first among equals
+        self._free: dict[bool, list[tuple[int, int, Block]]] = {True: [], False: []}
+        self._count = 0
 
-    def take(self, wanted: float) -> Piece:
-        """Allocate ``wanted`` bytes."""
-        size = max(_ROUND, -int(-wanted // _ROUND) * _ROUND)
-        large = size > MIB
-        pool = self._pools[large]
-        place = bisect_left(pool, (size, 0))
-        if place < len(pool):
-            piece = self._pieces[pool.pop(place)[1]]
+    def allocate(self, key: int, size_bytes: float) -> None:
+        """Give ``key`` a block of at least ``size_bytes``."""
+        size = max(_ROUNDING, -int(-size_bytes // _ROUNDING) * _ROUNDING)
+        small = size <= _SMALL
+        block = self._best(size, small=small) or self._segment(size, small=small)
+        self._split(block, size)
+        block.free = False
+        self._used[key] = block
+        self.allocated_bytes += block.size
+        self.peak_allocated_bytes = max(self.peak_allocated_bytes, self.allocated_bytes)
+        self.granted[key] = block.size
+
+    def release(self, key: int) -> None:
+        """Return the block of ``key`` and merge it with free neighbours; unknown keys are ignored."""
+        block = self._used.pop(key, None)
+        if block is None:
+            return
+        self.allocated_bytes -= block.size
+        left, right = block.left, block.right
+        if left is not None and left.free:
+            self._drop(left)
+            block.size += left.size
+            block.left = left.left
+            if block.left is not None:
+                block.left.right = block
+        if right is not None and right.free:
+            self._drop(right)
+            block.size += right.size
+            block.right = right.right
+            if block.right is not None:
+                block.right.left = block
+        self._keep(block)
+
+    def _best(self, size: int, *, small: bool) -> Block | None:
+        rows = self._free[small]
+        at = bisect_left(rows, size, key=lambda row: row[0])
+        return rows.pop(at)[2] if at < len(rows) else None
+
+    def _segment(self, size: int, *, small: bool) -> Block:
+        if small:
+            whole = _SMALL_SEGMENT
+        elif size < _LARGE_FROM:
+            whole = _LARGE_SEGMENT
         else:
-            segment = (
-                2 * MIB if not large else 20 * MIB if size < 10 * MIB else -(-size // (2 * MIB)) * 2 * MIB
-            )
-            self.reserved += segment
-            piece = self._piece(segment)
-        rest = piece.size - size
-        if rest > MIB or (not large and rest >= _ROUND):
-            self._split(piece, size, pool)
-        piece.free = False
-        return piece
+            whole = -(-size // _LARGE_ROUNDING) * _LARGE_ROUNDING
+        self.reserved_bytes += whole
+        self.peak_reserved_bytes = max(self.peak_reserved_bytes, self.reserved_bytes)
+        return self._block(whole, small=small)
 
-    def give(self, piece: Piece) -> None:
-        """Free a piece, joining it with free neighbours."""
-        pool = self._pools[_segment_is_large(piece)]
-        before, then = piece.before, piece.then
-        if before is not None and before.free:
-            pool.remove((before.size, before.number))
-            piece.size += before.size
-            piece.before = before.before
-            if before.before is not None:
-                before.before.then = piece
-        if then is not None and then.free:
-            pool.remove((then.size, then.number))
-            piece.size += then.size
-            piece.then = then.then
-            if then.then is not None:
-                then.then.before = piece
-        piece.free = True
-        insort(pool, (piece.size, piece.number))
+    def _split(self, block: Block, size: int) -> None:
+        rest = block.size - size
+        if rest < _ROUNDING if block.small else rest <= _SMALL:
+            return
+        other = self._block(rest, small=block.small)
+        other.left, other.right = block, block.right
+        if block.right is not None:
+            block.right.left = other
+        block.right = other
+        block.size = size
+        self._keep(other)
 
-    def _split(self, piece: Piece, size: int, pool: list[tuple[int, int]]) -> None:
-        rest = self._piece(piece.size - size)
-        rest.free = True
-        rest.before, rest.then = piece, piece.then
-        if piece.then is not None:
-            piece.then.before = rest
-        piece.then = rest
-        piece.size = size
-        insort(pool, (rest.size, rest.number))
+    def _block(self, size: int, *, small: bool) -> Block:
+        self._count += 1
+        return Block(size, small, self._count)
 
-    def _piece(self, size: int) -> Piece:
-        self._made += 1
-        piece = Piece(size, self._made)
-        self._pieces[self._made] = piece
-        return piece
+    def _keep(self, block: Block) -> None:
+        block.free = True
+        insort(self._free[block.small], (block.size, block.order, block), key=lambda row: row[:2])
+
+    def _drop(self, block: Block) -> None:
+        rows = self._free[block.small]
+        del rows[bisect_left(rows, (block.size, block.order), key=lambda row: row[:2])]
+
+    def empty_cache(self) -> None:
+        """Return every segment that is wholly free to the device."""
+        for small in (True, False):
+            whole = [row for row in self._free[small] if row[2].left is None and row[2].right is None]
+            for row in whole:
+                self._drop(row[2])
+                self.reserved_bytes -= row[0]
 
 
-def _segment_is_large(piece: Piece) -> bool:
-    total, at = piece.size, piece
-    while at.before is not None:
-        at = at.before
-        total += at.size
-    at = piece
-    while at.then is not None:
-        at = at.then
-        total += at.size
-    return total > 2 * MIB
+def replay(events: Iterable[int], sizes: Sequence[int]) -> CachingAllocator:
+    """Return the allocator after ``events``: ``+key`` allocates ``sizes[key]``, ``-key`` frees it, 0 empties."""
+    allocator = CachingAllocator()
+    for event in events:
+        if event > 0:
+            allocator.allocate(event, sizes[event])
+        elif event < 0:
+            allocator.release(-event)
+        else:
+            allocator.empty_cache()
+    return allocator

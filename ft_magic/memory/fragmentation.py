@@ -5,7 +5,9 @@ A few layers are enough: further ones ask for the same sizes again and find them
 
 from __future__ import annotations
 
-from ft_magic.memory.allocator import Allocator, Piece
+from itertools import count
+
+from ft_magic.memory.allocator import CachingAllocator
 from ft_magic.memory.block import LayerTape
 from ft_magic.memory.logits import head_and_loss
 from ft_magic.memory.setting import Setting
@@ -18,31 +20,25 @@ Log = list[tuple[int, float]]
 
 
 class _Replay:
-    """Plays logs into one allocator and follows what is allocated."""
+    """Plays logs into one allocator; every block gets a number of its own."""
 
     def __init__(self) -> None:
-        self.allocator = Allocator()
-        self.live = 0.0
-        self.peak = 0.0
+        self.allocator = CachingAllocator()
+        self._numbers = count(1)
 
-    def play(self, log: Log, held: dict[int, Piece]) -> None:
+    def play(self, log: Log, held: dict[int, int]) -> None:
         for key, size in log:
             if key <= _X or size == 0:
                 continue
             if size > 0:
                 held[key] = self.take(size)
             elif key in held:
-                self.give(held.pop(key))
+                self.allocator.release(held.pop(key))
 
-    def take(self, size: float) -> Piece:
-        piece = self.allocator.take(size)
-        self.live += piece.size
-        self.peak = max(self.peak, self.live)
-        return piece
-
-    def give(self, piece: Piece) -> None:
-        self.live -= piece.size
-        self.allocator.give(piece)
+    def take(self, size: float) -> int:
+        number = next(self._numbers)
+        self.allocator.allocate(number, size)
+        return number
 
 
 def unused_bytes(model: Architecture, setting: Setting) -> float:
@@ -51,30 +47,30 @@ def unused_bytes(model: Architecture, setting: Setting) -> float:
     forward, backward, out, size = _layer_logs(model, setting, block)
     loss = _loss_log(model, setting)
     replay = _Replay()
-    count = min(_LAYERS - bool(model.experts), model.layers)  # experts are many alike already
+    layers = min(_LAYERS - bool(model.experts), model.layers)  # experts are many alike already
     if setting.checkpointing == "layers":
-        for _ in range(model.layers - count):
+        for _ in range(model.layers - layers):
             replay.take(size)
-    runs: list[dict[int, Piece]] = []
+    runs: list[dict[int, int]] = []
     checkpointed = setting.checkpointing != "none"
-    for _ in range(count):
-        held: dict[int, Piece] = {}
+    for _ in range(layers):
+        held: dict[int, int] = {}
         replay.play(forward, held)
         if checkpointed:
             for key in [key for key in held if key != out]:
-                replay.give(held.pop(key))
+                replay.allocator.release(held.pop(key))
         runs.append(held)
     replay.play(loss, {})
     for held in reversed(runs):
         if checkpointed:
-            again: dict[int, Piece] = {}
+            again: dict[int, int] = {}
             replay.play(forward, again)
             replay.play(backward, again)
-            for piece in held.values():
-                replay.give(piece)
+            for number in held.values():
+                replay.allocator.release(number)
         else:
             replay.play(backward, held)
-    return max(0.0, replay.allocator.reserved - replay.peak)
+    return max(0.0, float(replay.allocator.reserved_bytes - replay.allocator.peak_allocated_bytes))
 
 
 def _layer_logs(model: Architecture, setting: Setting, block: Block) -> tuple[Log, Log, int, float]:

@@ -12,8 +12,8 @@ from typing import Any
 from ft_magic.axes import Method, Update, find_method, find_update
 from ft_magic.errors import ModelError, SpecError, nearest
 from ft_magic.memory.cards import CARDS, Card, find_card
-from ft_magic.memory.memory import FRAGMENTATION, RUNTIME, Memory
-from ft_magic.memory.records import read_metric, read_model, read_setting
+from ft_magic.memory.memory import Memory
+from ft_magic.memory.records import assumptions, read_metric, read_model, read_setting
 from ft_magic.memory.resident import ADAM_8BIT
 from ft_magic.memory.setting import (
     EVERY_LINEAR,
@@ -29,8 +29,6 @@ from ft_magic.models.architecture import Architecture, architecture
 from ft_magic.spec import Spec
 
 ENGINES = ("closed", "trace")
-# How far a traced step was from the measured one (allocated memory, the rows the tracer was made on).
-TRACE_BAND = (0.98, 1.02)
 # Keys of a spec that decide memory; and short names people type.
 _SPEC_KEYS = (
     "method", "update", "max_length", "micro_batch_size", "lora_r", "lora_dropout", "gradient_checkpointing", "optim",
@@ -112,20 +110,13 @@ def estimate_memory(
 
 
 def _of_record(record: Mapping[str, Any], engine: str) -> Memory:
-    card = find_card(str(record.get("gpu") or ""))
     if engine == "trace":
-        return _traced(record, card)
-    return peak(read_model(record), read_setting(record), card, read_metric(record))
+        from ft_magic.memory.tracing import trace_record
 
-
-def _traced(record: Mapping[str, Any], card: Card) -> Memory:
-    """Run the record's step with the installed libraries, without its weights."""
-    from ft_magic.memory.tracing import record_settings, trace
-
-    config, settings = record_settings(record)
-    found = trace(config, settings)
-    extra = {FRAGMENTATION: found.reserved_bytes - found.allocated_bytes, RUNTIME: card.context_bytes}
-    return Memory({**found.parts, **extra}, found.instant, read_metric(record), TRACE_BAND)
+        return trace_record(record)
+    card = find_card(str(record.get("gpu") or ""))
+    found = peak(read_model(record), read_setting(record), card, read_metric(record))
+    return replace(found, notes=(*found.notes, *assumptions(record)))
 
 
 def setting(  # noqa: PLR0913  each is one key of a spec

@@ -110,6 +110,28 @@ def read_setting(record: Mapping[str, Any]) -> Setting:
     )
 
 
+def assumptions(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what a record leaves open and is assumed, one sentence each."""
+    lora = record.get("lora") or {}
+    words = str(record.get("seq_kind") or "")
+    adapter = record["update"] != "full" and not record["update"].startswith("adapter")
+    length = f"read from '{words}'" if re.search(r"\d", words) else "nothing says how long its rows were"
+    found = _adapter(record) if adapter else None
+    open_questions = (
+        (not record.get("seq_len"), f"length {_length(record)} tokens: {length}"),
+        (adapter and not lora.get("r"), "rank 8: none is named"),
+        (
+            found is not None and not lora.get("targets") and found.targets == tuple(ATTENTION),
+            "adapters on the attention's four projections: no targets are named",
+        ),
+        (not record.get("attn"), "attention by SDPA: none is named"),
+        (not record.get("grad_ckpt"), "no checkpointing: none is named"),
+        (not record.get("optimizer"), "AdamW: no optimizer is named"),
+        (not record.get("loss"), "the loss of its library: none is named"),
+    )
+    return tuple(f"Assumed {text}." for applies, text in open_questions if applies)
+
+
 def frame(record: Mapping[str, Any]) -> str:
     """Return the training library a record names, in lower case."""
     return str((record.get("other") or {}).get("framework", "")).lower()

@@ -10,14 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ft_magic.memory.tracing.answer import as_memory, trace_record
-from ft_magic.memory.tracing.cards import CARDS, Card
 from ft_magic.memory.tracing.records import record_settings
 from ft_magic.memory.tracing.settings import Adapter, Instant, Quantized, Traced, TraceSettings
 
 __all__ = [
-    "CARDS",
     "Adapter",
-    "Card",
     "Instant",
     "Quantized",
     "TraceSettings",

@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from ft_magic.errors import SpecError
-from ft_magic.memory.tracing.allocator import replay
+from ft_magic.memory.allocator import replay
 from ft_magic.memory.tracing.depth import MIDDLE, TRACED, stretched
 from ft_magic.memory.tracing.ledger import LAYER, Ledger
 from ft_magic.memory.tracing.losses import LOSSES

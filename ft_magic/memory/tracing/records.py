@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, Literal, cast
 
 from ft_magic.errors import SpecError
-from ft_magic.memory.tracing.cards import card_named
+from ft_magic.memory.cards import find_card
 from ft_magic.memory.tracing.settings import Adapter, Dtype, Quantized, TraceSettings
 
 _DTYPES: Mapping[str, Dtype] = MappingProxyType({"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"})
@@ -70,7 +70,7 @@ def record_settings(row: Mapping[str, Any]) -> tuple[dict[str, Any], TraceSettin
         keeps_output=_is_loop(row),
         stale=bool(other.get("stale_outputs")),
         accumulation=min(int(row.get("grad_accum") or 1), 2),  # gradients live on from the second one
-        card=card_named(str(row.get("gpu") or "")),
+        card=find_card(str(row.get("gpu") or "")),
     )
     return _config(row), settings
 

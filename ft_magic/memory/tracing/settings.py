@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-from ft_magic.memory.tracing.cards import CARDS, Card
+from ft_magic.memory.cards import UNKNOWN, Card
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 
@@ -90,7 +90,7 @@ class TraceSettings:
     reference: bool = False
     accumulation: int = 1
     steps: int = 2
-    card: Card = CARDS["A100"]
+    card: Card = UNKNOWN
     depth: Literal["auto", "full", "short"] = "auto"
 
 
