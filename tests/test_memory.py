@@ -2,12 +2,16 @@
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
+from situations import LLAMA_8B
 
 import ft_magic as ft
+from ft_magic.axes import UPDATES
 from ft_magic.errors import SpecError
 from ft_magic.memory import Memory, inverse
+from ft_magic.memory.parts import Workload, estimate
 from ft_magic.memory.table import MODELS, textbook
 
 GIB = 2**30
@@ -184,3 +188,10 @@ def test_what_a_published_row_leaves_open_is_said():
     notes = " ".join(ft.estimate_memory(record=open_row).notes)
     for said in ("length 512 tokens", "rank 8", "four projections", "SDPA"):
         assert said in notes
+
+
+def test_a_planned_estimate_keeps_what_was_assumed_of_an_unknown_architecture():
+    facts = replace(LLAMA_8B, model_type="made-up", architecture=None)
+    work = Workload(UPDATES["lora"], micro_batch_examples=1, length_tokens=256)
+    assert "made-up" in " ".join(estimate(facts, work).notes)
+    assert estimate(replace(facts, model_type="llama"), work).notes == ()

@@ -7,8 +7,7 @@ step. Which prompts come next and how answers are drawn follow from the seed and
 
 from __future__ import annotations
 
-import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from transformers import TrainerState
 
 from ft_magic.backends import adapters
 from ft_magic.backends.ppo_learning import Learner
+from ft_magic.backends.random_state import RandomState
 from ft_magic.planning.plans import Plan
 
 _VALUES, _TRAINING, STATE = Path("value") / "value.safetensors", "training.pt", "trainer_state.json"
@@ -89,14 +89,13 @@ def _value_weights(learner: Learner) -> dict[str, torch.Tensor]:
 
 
 def _random_states() -> dict[str, Any]:
-    gpu = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    version, numbers, gauss = random.getstate()
-    return {"torch": torch.get_rng_state(), "gpu": gpu, "python": [version, list(numbers), gauss]}
+    now = RandomState.now()
+    version, numbers, gauss = now.python
+    return {"torch": now.cpu, "gpu": list(now.gpus), "python": [version, list(numbers), gauss]}
 
 
 def _set_random_states(states: dict[str, Any]) -> None:
-    torch.set_rng_state(states["torch"])
-    if states["gpu"]:
-        torch.cuda.set_rng_state_all(states["gpu"])
     version, numbers, gauss = states["python"]
-    random.setstate((version, tuple(numbers), gauss))
+    python = (version, tuple(numbers), gauss)
+    kept = replace(RandomState.now(), python=python, cpu=states["torch"], gpus=tuple(states["gpu"]))
+    kept.put_back()

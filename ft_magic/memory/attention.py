@@ -79,7 +79,7 @@ def _attended(layer: LayerTape, queries: Tensor, keys: Tensor, values: Tensor) -
             layer.tokens * (model.heads + model.kv_heads) * model.head_dim * queries.width * setting.fused_qkv
         )
         # flash-attn's backward adds query gradients up in fp32 and widens key gradients to every query head.
-        wide = out_values * _FP32 if queries.width < _FP32 and setting.card != "Tesla T4" else 0.0
+        wide = out_values * _FP32 if queries.width < _FP32 and setting.flash else 0.0
         if setting.attention == "flash" and model.kv_heads != model.heads:
             wide += 2 * out_values * queries.width
         return tape.apply(

@@ -68,7 +68,7 @@ TEXTBOOK = ("T4", "L4", "4090", "A100-40", "A100-80", "H100")
 # Where no card is named: a context as on an A100, and no limit.
 UNKNOWN = Card("GPU", 0)
 # A Python process with torch, transformers, trl and peft imported (measured: 0.75 GB).
-CPU = Card("CPU", 0, 800_000_000, cublas_bytes=0, flash=False, rounding_bytes=1, cuda=False)
+CPU = Card("CPU", 0, 800_000_000, cublas_bytes=0, rounding_bytes=1, cuda=False)
 
 
 def find_card(name: str) -> Card:

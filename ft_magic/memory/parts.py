@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ft_magic.axes import Update
 from ft_magic.memory.cards import CPU, UNKNOWN
@@ -16,6 +16,7 @@ from ft_magic.memory.setting import (
     Optimizer,
     Quantization,
     Setting,
+    kind_of,
 )
 from ft_magic.memory.step import peak
 from ft_magic.memory.trained import Size, trained_parameters
@@ -24,16 +25,6 @@ from ft_magic.models.architecture import Architecture, architecture
 
 # TRL's chunked loss works on 256 answer tokens at a time.
 _LOSS_CHUNK_TOKENS = 256
-# PEFT class -> how its adapter meets the activations; other classes leave the layers' insides alone.
-_KINDS = {
-    "LoraConfig": "lora",
-    "ft_magic.backends.pissa:PissaConfig": "lora",
-    "VeraConfig": "vera",
-    "IA3Config": "ia3",
-    "PromptTuningConfig": "prompt",
-    "PrefixTuningConfig": "prefix",
-    "PromptEncoderConfig": "ptuning",
-}
 
 
 @dataclass(frozen=True)
@@ -79,7 +70,7 @@ def estimate(facts: ModelFacts, work: Workload) -> Memory:
     found = peak(architecture_of(facts), _setting(facts, work), UNKNOWN if work.gpu else CPU)
     parts = dict(found.parts)
     stored = sum(parts.pop(name) for name in ("unquantized weights", "quantization constants"))
-    return Memory({**parts, "weights": parts["weights"] + stored}, found.instant, error=found.error)
+    return replace(found, parts={**parts, "weights": parts["weights"] + stored})
 
 
 def architecture_of(facts: ModelFacts) -> Architecture:
@@ -127,9 +118,7 @@ def _setting(facts: ModelFacts, work: Workload) -> Setting:
 
 
 def _adapter(facts: ModelFacts, work: Workload) -> Adapter:
-    kind = _KINDS.get(work.update.peft, "bottleneck")
-    if work.update.settings.get("use_dora"):
-        kind = "dora"
+    kind = kind_of(work.update)
     return Adapter(
         kind=kind,
         rank=work.size.vera_r if kind == "vera" else work.size.lora_r,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from inspect import signature
@@ -23,8 +22,10 @@ from ft_magic.memory.setting import (
     Optimizer,
     Quantization,
     Setting,
+    kind_of,
 )
 from ft_magic.memory.step import peak
+from ft_magic.models import read_config
 from ft_magic.models.architecture import Architecture, architecture
 from ft_magic.spec import Spec
 
@@ -51,11 +52,6 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
     "paged_adamw_32bit": Optimizer(8.0, paged=True),
     "sgd": Optimizer(0.0),
     "adafactor": Optimizer(0.0),
-}
-_BLOCK_KINDS = {"IA3Config": "ia3", "VeraConfig": "vera", "PromptTuningConfig": "prompt"} | {
-    "PrefixTuningConfig": "prefix",
-    "PromptEncoderConfig": "ptuning",
-    "ft_magic.backends.bottleneck:BottleneckConfig": "bottleneck",
 }
 
 
@@ -208,8 +204,9 @@ def _default_loss(method: Method) -> str:
 
 
 def _adapter(row: Update, rank: int, targets: tuple[str, ...], *, dropout: bool, tokens: int) -> Adapter:
-    kind = "dora" if row.settings.get("use_dora") else _BLOCK_KINDS.get(row.peft, "lora")
-    return Adapter(kind=kind, rank=rank, targets=tuple(targets), dropout=dropout, virtual_tokens=tokens)
+    return Adapter(
+        kind=kind_of(row), rank=rank, targets=tuple(targets), dropout=dropout, virtual_tokens=tokens
+    )
 
 
 def card_named(name: str | None) -> Card:
@@ -235,17 +232,7 @@ def read_architecture(model: object) -> Architecture:
     if isinstance(model, Mapping):
         return architecture(model)
     place = Path(str(model)).expanduser()
-    if place.is_dir():
-        place = place / "config.json"
-    elif not place.is_file():
-        place = _fetched(str(model))
-    try:
-        config = json.loads(place.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"'{place}' cannot be read as a config: {error}.", "Give a folder or a config.json."
-        ) from error
-    return architecture(config)
+    return architecture(read_config(place if place.exists() else _fetched(str(model))))
 
 
 def _fetched(name: str) -> Path:

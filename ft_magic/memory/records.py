@@ -106,7 +106,6 @@ def read_setting(record: Mapping[str, Any]) -> Setting:
         fused_qkv="litgpt" in library,
         stale_outputs=bool(other.get("stale_outputs")),
         generation_batch=record["micro_batch"] * (record.get("grad_accum") or 1) if answers else 0,
-        card=str(record.get("gpu") or ""),
     )
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from ft_magic.axes import Update
 
 MLP = ("gate_proj", "up_proj", "down_proj")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -35,6 +39,26 @@ class Adapter:
     virtual_tokens: int = 0
     values: int | None = None
     sets: int = 0
+
+
+# PEFT class -> how its adapter meets the activations.
+_KINDS: Mapping[str, str] = MappingProxyType(
+    {
+        "LoraConfig": "lora",
+        "ft_magic.backends.pissa:PissaConfig": "lora",
+        "VeraConfig": "vera",
+        "IA3Config": "ia3",
+        "PromptTuningConfig": "prompt",
+        "PrefixTuningConfig": "prefix",
+        "PromptEncoderConfig": "ptuning",
+        "ft_magic.backends.bottleneck:BottleneckConfig": "bottleneck",
+    }
+)
+
+
+def kind_of(update: Update) -> str:
+    """Return the ``Adapter.kind`` of an update that trains an adapter."""
+    return "dora" if update.settings.get("use_dora") else _KINDS[update.peft]
 
 
 @dataclass(frozen=True)
@@ -131,7 +155,7 @@ class Setting:
         accumulates: whether gradients live through the next forward pass.
         stale_outputs: whether the last step's logits live through the next forward pass.
         generation_batch: sequences generated at once, 0 = none.
-        card: name of the card, for the size of its context.
+        flash: whether the card's attention kernels include FlashAttention.
         fused_qkv: whether queries, keys and values are one product, which stays whole while its values live.
         layers_trained: how many top layers train in full; None = all, -1 = a quarter of them.
     """
@@ -157,7 +181,7 @@ class Setting:
     accumulates: bool = False
     stale_outputs: bool = False
     generation_batch: int = 0
-    card: str = ""
+    flash: bool = True
     layers_trained: int | None = None
     fused_qkv: bool = False
 

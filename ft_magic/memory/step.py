@@ -6,7 +6,7 @@ forward pass with the loss, the backward pass of the last and of the first layer
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ft_magic.memory.block import LayerTape
 from ft_magic.memory.cards import CPU, Card
@@ -62,6 +62,7 @@ def peak(model: Architecture, setting: Setting, card: Card, metric: str = "devic
         card: where, for its context and workspaces.
         metric: which sum ``peak_bytes`` is.
     """
+    setting = replace(setting, flash=card.flash)
     stays = resident(model, setting)
     found = max(instants(model, setting, stays), key=lambda instant: instant.total)
     parts = {

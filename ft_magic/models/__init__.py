@@ -2,6 +2,6 @@
 
 from ft_magic.models.families import FAMILIES
 from ft_magic.models.reference import model_path, resolve
-from ft_magic.models.shape import ModelFacts, facts
+from ft_magic.models.shape import ModelFacts, facts, read_config
 
-__all__ = ["FAMILIES", "ModelFacts", "facts", "model_path", "resolve"]
+__all__ = ["FAMILIES", "ModelFacts", "facts", "model_path", "read_config", "resolve"]

@@ -121,14 +121,19 @@ class Architecture:
         return sum(self.parts.values())
 
 
+def language_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a config, of a model that also sees or hears with its language part on top."""
+    inner = config.get("text_config")
+    return {**config, **inner} if isinstance(inner, dict) else config
+
+
 def architecture(config: Mapping[str, Any]) -> Architecture:
     """Return the matrices a ``config.json`` describes.
 
     Raises:
         ModelError: a size every decoder has is missing.
     """
-    inner = config.get("text_config")
-    config = {**config, **inner} if isinstance(inner, dict) else config
+    config = language_part(config)
     try:
         return _architecture(config)
     except (KeyError, TypeError, ValueError) as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ft_magic.errors import ModelError
-from ft_magic.models.architecture import Architecture, architecture
+from ft_magic.models.architecture import Architecture, architecture, language_part
 
 WAYS_ON = "Write 'demo' (the bundled SmolLM2-135M-Instruct), or the path of a local model folder."
 
@@ -57,7 +57,7 @@ def facts(folder: Path) -> ModelFacts:
     Raises:
         ModelError: no readable config, or not the config of a decoder language model.
     """
-    config = _config(folder)
+    config = language_part(read_config(folder / "config.json"))
     try:
         made = architecture(config)
     except ModelError as error:
@@ -85,17 +85,20 @@ def facts(folder: Path) -> ModelFacts:
     )
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    """Return ``config.json``; of a model that also sees or hears, its language part."""
-    file = folder / "config.json"
+def read_config(place: Path) -> dict[str, Any]:
+    """Return what a ``config.json`` says, given the file or its folder.
+
+    Raises:
+        ModelError: it cannot be read, or holds no JSON object.
+    """
+    file = place / "config.json" if place.is_dir() else place
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"'{file}' cannot be read: {error}.", WAYS_ON) from error
     if not isinstance(config, dict):
         raise ModelError(f"'{file}' holds no JSON object.", WAYS_ON)
-    inner = config.get("text_config")
-    return {**config, **inner} if isinstance(inner, dict) else config
+    return config
 
 
 def _stored_parameters(folder: Path) -> int | None:

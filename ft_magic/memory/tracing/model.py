@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,23 +15,14 @@ from ft_magic.errors import ModelError
 from ft_magic.memory.tracing.ledger import Ledger
 from ft_magic.memory.tracing.quantized import Linear4bit, quantize
 from ft_magic.memory.tracing.settings import TraceSettings
+from ft_magic.models import read_config
 
 _HALF = (torch.float16, torch.bfloat16)
 
 
 def read(config: Mapping[str, Any] | str | Path) -> dict[str, Any]:
     """Return what ``config.json`` says of the language model (of one that also sees or hears: its text part)."""
-    if isinstance(config, Mapping):
-        values = dict(config)
-    else:
-        path = Path(config)
-        path = path / "config.json" if path.is_dir() else path
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ModelError(
-                f"'{path}' cannot be read: {error}.", "Give the path of a config.json."
-            ) from error
+    values = dict(config) if isinstance(config, Mapping) else read_config(Path(config))
     inner = values.get("text_config")
     if isinstance(inner, dict) and "model_type" in inner:
         values = inner
