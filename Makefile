@@ -51,7 +51,7 @@ test-slow: $(VENV)/.unsloth
 # The kernel side on Colab's own versions: what a cell does there before a worker starts.
 KERNEL_TESTS := $(addprefix tests/test_,axes.py events.py spec.py yaml_body.py magics.py magics_kernel.py \
 	completion.py cli.py hardware.py doctor.py ui_charts.py ui_environment.py ui_live.py ui_report.py ui_rows_js.py ui_show.py \
-	ui_svg.py ui_template_view.py review.py)
+	ui_svg.py ui_template_view.py review.py memory_widget.py)
 
 $(VENV)-colab/.base: pyproject.toml constraints/colab.txt
 	$(PYTHON) -m venv $(VENV)-colab

@@ -1,6 +1,10 @@
 """Score the memory estimator against published measurements, by source.
 
-    python bench/memory.py [--engine closed] [--worst N] [--data DIR]
+    python bench/memory.py [--engine closed] [--worst N] [--data DIR] [--sample N] [--seed N] [--cache FILE]
+
+The tracer takes about a second a row on a quiet core: ``--sample`` takes some rows of each source, the same for the
+same seed, and ``--cache`` keeps each answer, so that a run goes on where it was stopped. Answers are kept under the
+row, the code of the estimator and the versions of the libraries it traces.
 
 Each usable single-device row is estimated from its own settings, and compared in the metric it names, as
 |estimated - measured| / measured; and out-of-memory labels, with their measured neighbours, as fits or not.
@@ -9,12 +13,17 @@ Each usable single-device row is estimated from its own settings, and compared i
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
+from random import Random
 from statistics import median
 from typing import Any
 
@@ -26,6 +35,8 @@ from ft_magic.memory.question import estimate_memory
 
 Row = dict[str, Any]
 MEASUREMENTS = "memory/measured_peaks.jsonl"
+ESTIMATOR = Path(__file__).resolve().parents[1] / "ft_magic" / "memory"
+TRACED_LIBRARIES = ("torch", "transformers", "trl", "peft")
 
 
 def rows(folder: Path) -> list[Row]:
@@ -43,6 +54,79 @@ def data_folder(given: str | None) -> Path:
 def scored(row: Row) -> bool:
     """Return whether a row counts: usable, measured whole, on one device."""
     return bool(row["usable"]) and row["n_gpus"] == 1 and row["kind"] == "measured"
+
+
+def sampled(found: list[Row], count: int | None, seed: int) -> list[Row]:
+    """Return ``count`` rows of each source, in their order; all of them for None."""
+    if count is None:
+        return found
+    by_source: dict[str, list[Row]] = defaultdict(list)
+    for row in found:
+        by_source[row["group"]].append(row)
+    chosen = {
+        row["id"]
+        for source in by_source.values()
+        for row in Random(seed).sample(source, min(count, len(source)))
+    }
+    return [row for row in found if row["id"] in chosen]
+
+
+def _kept(text: str) -> tuple[str, Any] | None:
+    """Return a key and its answer from a line of the cache; None for a line that a stopped run left unfinished."""
+    try:
+        key, answer = json.loads(text)
+    except ValueError:
+        print(f"not an answer, left out: {text[:60]}", file=sys.stderr)
+        return None
+    return key, answer
+
+
+class Answers:
+    """Estimates, kept in a file of JSON lines where one is named.
+
+    Args:
+        engine: of the estimates.
+        file: where they are kept; None keeps none.
+    """
+
+    def __init__(self, engine: str, file: Path | None) -> None:
+        self._engine = engine
+        self._file = file
+        code = b"".join(path.read_bytes() for path in sorted(ESTIMATOR.rglob("*.py")))
+        versions = [version(name) for name in TRACED_LIBRARIES] if engine == "trace" else []
+        self._stand = f"{engine} {versions} {hashlib.sha256(code).hexdigest()}"
+        lines = file.read_text(encoding="utf-8").splitlines() if file and file.exists() else []
+        self._known: dict[str, Any] = dict(filter(None, map(_kept, lines)))
+
+    def of(self, row: Row) -> Memory:
+        """Return the estimate of a row.
+
+        Raises:
+            FTError: the engine refuses the row.
+        """
+        text = f"{self._stand} {json.dumps(row, sort_keys=True)}"
+        key = hashlib.sha256(text.encode()).hexdigest()
+        if key not in self._known:
+            self._known[key] = self._asked(row)
+            if self._file:
+                with self._file.open("a", encoding="utf-8") as kept:
+                    kept.write(f"{json.dumps([key, self._known[key]])}\n")
+        answer = self._known[key]
+        if "problem" in answer:
+            raise FTError(answer["problem"])
+        return Memory(**answer | {"error": tuple(answer["error"]), "notes": tuple(answer["notes"])})
+
+    def _asked(self, row: Row) -> Mapping[str, Any]:
+        try:
+            found = estimate_memory(record=row, engine=self._engine)
+        except FTError as refusal:
+            return {"problem": refusal.problem}
+        return asdict(found) | {"parts": dict(found.parts)}
+
+
+def labelled_oom(row: Row) -> bool:
+    """Return whether a row says that its settings ran out of one device's memory."""
+    return bool(row["kind"] == "oom" and row["n_gpus"] == 1)
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -85,19 +169,25 @@ def main() -> int:
     parser.add_argument("--engine", default="closed", choices=("closed", "trace"))
     parser.add_argument("--worst", type=int, default=0, help="list the N worst rows")
     parser.add_argument("--data", help="folder with the measurements")
+    parser.add_argument("--sample", type=int, help="rows of each source; all where not given")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample")
+    parser.add_argument("--cache", type=Path, help="file that answers are kept in")
     asked = parser.parse_args()
+    if asked.engine == "trace":
+        import torch  # noqa: F401  rows are traced here, not in a process each
+
+    answers = Answers(asked.engine, asked.cache)
     by_source: dict[str, list[float]] = defaultdict(list)
     ranked: list[tuple[float, str]] = []
     labelled: list[tuple[Row, Memory]] = []
     spent: list[float] = []
     complete: dict[str, list[float]] = defaultdict(list)
-    for row in rows(data_folder(asked.data)):
-        label = row["kind"] == "oom" and row["n_gpus"] == 1
-        if not (scored(row) or label):
-            continue
+    counted = [row for row in rows(data_folder(asked.data)) if scored(row) or labelled_oom(row)]
+    for row in sampled(counted, asked.sample, asked.seed):
+        label = labelled_oom(row)
         started = time.perf_counter()
         try:
-            memory = estimate_memory(record=row, engine=asked.engine)
+            memory = answers.of(row)
         except FTError as refusal:
             print(f"{row['id']}: {refusal.problem}", file=sys.stderr)
             continue

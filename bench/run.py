@@ -1,6 +1,6 @@
 """Measure the same LoRA training by plain TRL, Unsloth and ft_magic, turn by turn, on this machine's processor.
 
-python bench/run.py [--steps 6] [--batch 2] [--rounds 2] [--threads 1 2] [--programs NAME ...]
+python bench/run.py [--steps 6] [--batch 2] [--rounds 5] [--threads 1 2] [--programs NAME ...] [--beside]
 
 Writes bench/out/bench.json and prints Markdown. Data: $FT_MAGIC_BENCH_DATA, else a file
 data/alpaca_en_demo.json in a folder beside the checkout, else the package's sample.
@@ -15,6 +15,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -42,6 +44,7 @@ class Program:
         stop_is_last: as in ``Work``.
         whole_batch: as in ``Work``.
         once: whether one run is enough, because only its losses are wanted.
+        without: ways of ft_magic to save time that are switched off, see ``metered_worker.py``.
     """
 
     title: str
@@ -50,6 +53,7 @@ class Program:
     stop_is_last: bool = False
     whole_batch: bool = True
     once: bool = False
+    without: tuple[str, ...] = ()
 
 
 PROGRAMS = {
@@ -64,7 +68,30 @@ PROGRAMS = {
     ),
     "trl-free": Program("TRL, no checkpointing", "trl_script.py", checkpointing=False),
 }
-USUAL = [name for name in PROGRAMS if name != "trl-free"]
+# What each way to save time is worth: ft_magic as planned, without it.
+_WAYS = {
+    "matmul": "products by oneDNN",
+    "loss": "loss of labelled tokens alone",
+    "waiting": "threads that wait without spinning",
+    "pages": "huge pages",
+}
+PROGRAMS |= {
+    f"without-{way}": Program(
+        f"ft_magic without: {what}", "ft_magic_script.py", whole_batch=False, without=(way,)
+    )
+    for way, what in _WAYS.items()
+}
+PROGRAMS["without-all"] = Program(
+    "ft_magic without any of these", "ft_magic_script.py", whole_batch=False, without=tuple(_WAYS)
+)
+USUAL = ["trl", "trl-free", "unsloth", "unsloth-free", "ft_magic", "trl-labels"]
+SHARES = [
+    "ft_magic",
+    "ft_magic-whole",
+    "ft_magic-checkpointing",
+    *(f"without-{way}" for way in _WAYS),
+    "without-all",
+]
 # A script starts with what its user's shell has; waiting policies of make or of a test run are not that.
 _NOT_INHERITED = ("OMP_", "GOMP_", "KMP_", "MKL_", "MALLOC_", "FT_MAGIC_")
 _EVERYWHERE = {
@@ -79,20 +106,27 @@ _EVERYWHERE = {
 
 def main() -> None:
     asked = _arguments()
+    asked.programs = SHARES if asked.shares else asked.programs
     model = str(models.resolve(asked.model))
     work = Work(model=model, data=_data(), steps=asked.steps, batch_examples=asked.batch)
     if (load := os.getloadavg()[0]) > QUIET_LOAD:
         print(f"This machine is busy (load {load:.1f}): trust the cpu seconds of one thread, not the rest.")
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
-    found = {"command": " ".join(["bench/run.py", *sys.argv[1:]]), "machine": _machine(), "work": vars(work)}
+    found = {
+        "command": " ".join(["bench/run.py", *sys.argv[1:]]),
+        "machine": _machine(),
+        "work": vars(work) | _weights(work),
+    }
     found |= {"titles": {name: row.title for name, row in PROGRAMS.items()}, "runs": []}
+    found["floor"] = {threads: rates(threads) for threads in asked.threads}
     for threads in asked.threads:
         for turn in range(asked.rounds):
             for name in asked.programs:
                 if turn and PROGRAMS[name].once:
                     continue
-                found["runs"].append(measure(name, work, threads, turn))
+                with beside(asked.beside):
+                    found["runs"].append(measure(name, work, threads, turn))
                 print(_line(found["runs"][-1]), flush=True)
                 _write(found)
     found["long_run"] = long_run(found["runs"])
@@ -130,7 +164,7 @@ def measure(name: str, work: Work, threads: int, turn: int) -> dict[str, Any]:
             [sys.executable, str(ROOT / "bench" / program.script), str(folder / "work.json")],
             stdout=file,
             stderr=subprocess.STDOUT,
-            env=_environment(threads),
+            env=_environment(threads) | {"FT_MAGIC_BENCH_WITHOUT": ",".join(program.without)},
             cwd=folder,
             timeout=LIMIT_S,
             check=False,
@@ -139,6 +173,34 @@ def measure(name: str, work: Work, threads: int, turn: int) -> dict[str, Any]:
     if not result.exists():
         raise SystemExit(f"{name} failed:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-15:]))
     return {"program": name, "threads": threads, "round": turn, "load": load} | json.loads(result.read_text())
+
+
+@contextmanager
+def beside(asked: bool) -> Iterator[None]:
+    """Keep one core busy meanwhile, as a notebook's kernel does."""
+    if not asked:
+        yield
+        return
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        busy.kill()
+        busy.wait()
+
+
+def rates(threads: int) -> dict[str, float]:
+    """Return what matrix products of the demo model's shapes reach on so many cores, in GFLOP/s, by library."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "bench" / "matmul_rates.py")],
+        env=_environment(threads),
+        capture_output=True,
+        text=True,
+        check=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, _cores(threads)),
+    )
+    measured: dict[str, float] = json.loads(done.stdout)
+    return measured
 
 
 def _environment(threads: int) -> dict[str, str]:
@@ -156,9 +218,13 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=6, help="optimizer steps; the first is not counted")
     parser.add_argument("--batch", type=int, default=2, help="examples a step")
-    parser.add_argument("--rounds", type=int, default=2, help="how often each program runs")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each program runs")
     parser.add_argument("--threads", type=int, nargs="+", default=_usual_threads(), help="one table for each")
     parser.add_argument("--programs", nargs="+", choices=list(PROGRAMS), default=USUAL)
+    parser.add_argument(
+        "--shares", action="store_true", help="instead: ft_magic with each way to save time switched off"
+    )
+    parser.add_argument("--beside", action="store_true", help="with one core kept busy, as by a kernel")
     parser.add_argument("--model", default="demo", help="anything ft_magic takes as a model")
     return parser.parse_args()
 
@@ -166,6 +232,13 @@ def _arguments() -> argparse.Namespace:
 def _usual_threads() -> list[int]:
     """Return one pinned thread, whose figures are steady, and every core, which is what users get."""
     return sorted({1, len(os.sched_getaffinity(0))})
+
+
+def _weights(work: Work) -> dict[str, int]:
+    """Return the weights a labelled token passes, of the output layer and of all else."""
+    facts = models.facts(Path(work.model))
+    head = facts.vocab_size * facts.hidden_size
+    return {"head": head, "body": (facts.parameters or 0) - head * (1 if facts.tied_embeddings else 2)}
 
 
 def _data() -> str:

@@ -23,13 +23,48 @@ def markdown(found: dict[str, Any]) -> str:
         f"Load before a run: {min(r['load'] for r in runs):.1f} to {max(r['load'] for r in runs):.1f}."
     )
     counts = sorted({run["threads"] for run in runs})
-    tables = [speed([run for run in runs if run["threads"] == count], found["titles"]) for count in counts]
+    floors = {int(count): rates for count, rates in found["floor"].items()}
+    tables = [
+        speed(
+            [run for run in runs if run["threads"] == count],
+            found["titles"],
+            _floors(runs, work, floors[count]),
+        )
+        for count in counts
+    ]
+    tables.append(rates_line(floors))
     return "\n\n".join([head, *tables, losses(runs, found["titles"]), cost(runs, found["long_run"])])
 
 
-def speed(runs: Runs, titles: dict[str, str]) -> str:
+def rates_line(floors: dict[int, dict[str, float]]) -> str:
+    """Return what the processor reaches in matrix products."""
+    told = (
+        f"{count} thread{'s' * (count > 1)}: "
+        + ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
+        for count, rates in floors.items()
+    )
+    return "Matrix products of the model's shapes, GFLOP/s: " + "; ".join(told) + "."
+
+
+def _floors(runs: Runs, work: dict[str, Any], rates: dict[str, float]) -> dict[str, list[float]]:
+    """Return the least seconds each step's arithmetic takes at the rate of PyTorch's own products, and of oneDNN's.
+
+    Four operations a weight and token (forward and input gradient, weights frozen) where a token has a label,
+    without the output layer where it has none; LoRA's and attention's own are left out.
+    """
+    sizes = next((run["sizes"] for run in runs if len(run["sizes"]) == work["steps"]), None)
+    if sizes is None:
+        return {}
+    work_gflop = [
+        4 * (work["body"] * size["tokens"] + work["head"] * size["trained_tokens"]) / 1e9
+        for size in sizes[1:]
+    ]
+    return {name: [one / rates[name] for one in work_gflop] for name in ("torch", "onednn")}
+
+
+def speed(runs: Runs, titles: dict[str, str], floors: dict[str, list[float]]) -> str:
     """Return times and memory by program, for one number of threads."""
-    base = _of(runs, REFERENCE)
+    base = _of(runs, REFERENCE) or _of(runs, "ft_magic")
     rows = []
     for name, found in _by_program(runs):
         rows.append(
@@ -39,11 +74,21 @@ def speed(runs: Runs, titles: dict[str, str]) -> str:
                 _ratio(found, base, "step_s"),
                 f"{median(_steps(found, 'cpu_s')):.2f}",
                 _ratio(found, base, "cpu_s"),
+                *(_to_floor(found, least) for least in floors.values()),
                 f"{max(run['training_peak_bytes'] for run in found) / 2**30:.2f}",
                 f"{min(run['setup_s'] for run in found):.0f}",
             )
         )
-    columns = ("s a step", "to TRL", "cpu s a step", "to TRL", "peak GiB in training", "s to the first step")
+    to = f"to {titles[base[0]['program']]}"
+    columns = (
+        "s a step",
+        to,
+        "cpu s a step",
+        to,
+        *(f"to {name}'s floor" for name in floors),
+        "peak GiB in training",
+        "s to the first step",
+    )
     threads = runs[0]["threads"]
     title = f"**{threads} thread{'s' * (threads > 1)} on as many cores**, median of steps 2 and later"
     return title + "\n\n" + _table(("program", *columns), rows)
@@ -104,6 +149,13 @@ def _ratio(runs: Runs, base: Runs, key: str) -> str:
     steps = range(len(runs[0][key]))
     typical: Callable[[Runs, int], float] = lambda some, step: median(run[key][step] for run in some)  # noqa: E731
     return f"{median(typical(runs, step) / typical(base, step) for step in steps):.2f}"
+
+
+def _to_floor(runs: Runs, floor_s: list[float]) -> str:
+    """Return the median over steps of a program's time by the least its arithmetic takes."""
+    return (
+        f"{median(median(run['step_s'][i] for run in runs) / least for i, least in enumerate(floor_s)):.2f}"
+    )
 
 
 def _apart(runs: Runs, base: Runs) -> str:

@@ -16,12 +16,14 @@ __version__ = "0.1.0"
 
 # Public name -> module that defines it.
 _PUBLIC = {
+    "Advice": "ft_magic.advising",
     "Data": "ft_magic.data",
     "FTError": "ft_magic.errors",
     "Judgement": "ft_magic.judging",
     "Plan": "ft_magic.planning.plans",
     "Run": "ft_magic.run",
     "Spec": "ft_magic.spec",
+    "advise": "ft_magic.advising",
     "check_template": "ft_magic.template",
     "estimate_memory": "ft_magic.memory.question",
     "finetune": "ft_magic.launch",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,14 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from ft_magic import events, hardware
+from ft_magic import ahead, events, hardware, killed
+from ft_magic.ahead import Ahead
 from ft_magic.errors import RunError
 from ft_magic.events import Event
-from ft_magic.run_folder import RunFolder
+from ft_magic.run_folder import RunFolder, checkpoint_step
 
 _POLL_S = 0.2
 _BEAT_S = 2.0
 _WORDS_BYTES = 65536  # with less free on the disk, a worker may end without being able to say so
+_MOST_RESTARTS = 2  # of a worker that memory ended: each halves what it computes at once
 _REAP_S = 5.0  # how long a worker that has let go of its run may take to end
 # Worker processes this kernel started; polled so that ended ones do not stay as zombies.
 _children: dict[Path, subprocess.Popen[bytes]] = {}
@@ -33,36 +36,39 @@ class Display(Protocol):
         """Show the final state, or what ended it without a word."""
 
 
-def start(folder: RunFolder, *, python: str | None, environment: dict[str, str], detached: bool) -> int:
+def start(
+    folder: RunFolder,
+    *,
+    python: str | None,
+    environment: dict[str, str],
+    detached: bool,
+    waiting: Ahead | None = None,
+) -> int:
     """Start the worker of a run in a session of its own and return its process id.
 
-    The child inherits the run's lock, so there is no moment in which nobody holds a run that is starting.
+    The child is given the run's lock, so there is no moment in which nobody holds a run that is starting.
+
+    Args:
+        folder: of the run.
+        python: interpreter; None = this one.
+        environment: variables the plan asks for.
+        detached: whether the run goes on when nobody follows it.
+        waiting: a worker that has begun to import, taken where it suits.
 
     Raises:
         RunError: a worker already holds the run, or the interpreter cannot be started.
     """
     lock = folder.hold()
-    inherited = os.environ | environment
-    if python:
-        # Another environment may not have ft_magic installed; it finds this copy.
-        inherited["PYTHONPATH"] = os.pathsep.join(
-            [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-        )
+    interpreter = python or sys.executable
+    variables = ahead.inherited(interpreter, environment)
     (folder.path / "control.json").unlink(missing_ok=True)  # requests to an earlier worker are over
     folder.update_state(status="planned", detached=detached)
+    killed.note_counts(folder)
     if not detached:
         folder.beat()
     try:
-        with folder.log.open("ab") as log:
-            child = subprocess.Popen(
-                [python or sys.executable, "-m", "ft_magic.worker", str(folder.path)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=inherited,
-                start_new_session=True,
-                pass_fds=(lock,),
-            )
+        child = waiting.hand_over(folder.path, lock, interpreter, variables) if waiting else None
+        child = child or _spawn(folder, lock, interpreter, variables)
     except OSError as error:
         raise RunError(
             f"the worker's interpreter {python} cannot be started: {error}.", "Check python: ..."
@@ -74,6 +80,21 @@ def start(folder: RunFolder, *, python: str | None, environment: dict[str, str],
     return child.pid
 
 
+def _spawn(
+    folder: RunFolder, lock: int, interpreter: str, variables: dict[str, str]
+) -> subprocess.Popen[bytes]:
+    with folder.log.open("ab") as log:
+        return subprocess.Popen(
+            [interpreter, "-m", "ft_magic.worker", str(folder.path)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=variables,
+            start_new_session=True,
+            pass_fds=(lock,),
+        )
+
+
 def follow(
     folder: RunFolder,
     display: Display,
@@ -82,17 +103,20 @@ def follow(
 ) -> str:
     """Show a run's events until it ends and return its status.
 
-    The first interrupt asks the worker to finish its step and save; a second one stops it at once.
+    The first interrupt asks the worker to finish its step and save; a second one stops it at once. A worker that the
+    kernel ended for want of memory is started again with smaller parts of the same batch, at most twice.
 
     Raises:
         RunError: the run failed or its worker was killed; the message has the reason and the way on.
     """
-    feed, interrupts = _Feed(folder, display), 0
+    feed, interrupts, restarts = _Feed(folder, display), 0, 0
     try:
         while True:
             try:
                 feed.until_end()
-                break
+                if interrupts or restarts == _MOST_RESTARTS or not _restarted(folder):
+                    break
+                restarts += 1
             except KeyboardInterrupt:
                 interrupts += 1
                 if interrupts == 1:
@@ -105,11 +129,41 @@ def follow(
     finally:
         display.close(_silent_end(folder))
     if folder.path in _children:
-        _children.pop(folder.path).wait(_REAP_S)
+        folder.update_state(exit_status=_exit_status(folder))
+        del _children[folder.path]
     status = folder.status()
     if status == "failed":
         raise failure(folder)
     return status
+
+
+def _restarted(folder: RunFolder) -> bool:
+    """Start a worker again that memory ended, with smaller parts of its batch; return whether that was so."""
+    from ft_magic.planning.plans import Plan
+
+    found = killed.death(folder, _exit_status(folder))
+    known = found is not None and found.shrinks and found.memory != killed.UNKNOWN
+    if found is None or not known or not killed.shrink(folder, found):
+        return False
+    plan, detached = Plan.read(folder.plan), bool(folder.state().get("detached"))
+    start(folder, python=plan.spec.python, environment=dict(plan.environment), detached=detached)
+    return True
+
+
+def prepare_resume(folder: RunFolder) -> None:
+    """Take smaller parts of the batch where memory ended the last worker of a run, or most likely did."""
+    found = killed.death(folder, _exit_status(folder))
+    if found is not None and found.shrinks:
+        killed.shrink(folder, found)  # where nothing smaller is left, the same may fit by now
+
+
+def _exit_status(folder: RunFolder) -> int | None:
+    """Return the exit status of a worker that has let go of its run; None where another process started it."""
+    child = _children.get(folder.path)
+    try:
+        return child.wait(_REAP_S) if child is not None else None
+    except subprocess.TimeoutExpired:
+        return None
 
 
 class _Feed:
@@ -142,17 +196,17 @@ def _last_word(folder: RunFolder) -> Event | None:
 
 def _silent_end(folder: RunFolder) -> str:
     """Return what to show for a worker that ended without telling how, else an empty string."""
-    told = _last_word(folder)
-    if folder.worker_alive() or (told is not None and told.kind in events.TERMINAL):
-        return ""
-    return f"the worker was killed; %ft resume {folder.path.name} goes on"
+    found = killed.death(folder, _exit_status(folder)) if not folder.worker_alive() else None
+    return f"the worker {found.words}; %ft resume {folder.path.name} goes on" if found else ""
 
 
 def stop_now(folder: RunFolder, *, patience_s: float = 10.0) -> None:
     """End a worker at once: SIGTERM, then SIGKILL when it does not go; complete checkpoints stay."""
     pid = int(folder.state().get("pid") or 0)
-    for sign in (15, 9):
+    for sign in (signal.SIGTERM, signal.SIGKILL):
         deadline = time.monotonic() + patience_s
+        if sign == signal.SIGKILL:
+            folder.update_state(stopped_at_once=True)
         try:
             os.kill(pid, sign)
         except ProcessLookupError:
@@ -160,7 +214,25 @@ def stop_now(folder: RunFolder, *, patience_s: float = 10.0) -> None:
         while folder.worker_alive() and time.monotonic() < deadline:
             time.sleep(_POLL_S)
         if not folder.worker_alive():
+            if sign == signal.SIGTERM:
+                _tell_stopped(folder)
             return
+
+
+def _tell_stopped(folder: RunFolder) -> None:
+    """Write down the end of a worker that was stopped while its interpreter started, too early to do so itself."""
+    if folder.state().get("status") not in ("planned", "running"):
+        return
+    checkpoint = folder.latest_checkpoint()
+    writer = events.Writer(folder.events)
+    writer.emit(
+        "stopped",
+        step=checkpoint_step(checkpoint) if checkpoint else 0,
+        reason="stopped at once",
+        seconds=0.0,
+    )
+    writer.close()
+    folder.update_state(status="stopped")
 
 
 def failure(folder: RunFolder) -> RunError:
@@ -179,10 +251,18 @@ def failure(folder: RunFolder) -> RunError:
             f"the worker of run {name} ended without a word, because the disk is full; {kept}.",
             f"Free space, then %ft resume {name}.{seen}",
         )
+    found = killed.death(folder, _exit_status(folder))
     return RunError(
-        f"the worker of run {name} was killed (often the system ran out of memory); {kept}.",
-        f"Go on with %ft resume {name}.{seen}",
+        f"the worker of run {name} {found.words if found else 'was killed'}; {kept}.",
+        f"{_way_on(name, found)}{seen}",
     )
+
+
+def _way_on(name: str, found: killed.Death | None) -> str:
+    if found is not None and found.loading:
+        return f"Free memory or take update: qlora or a smaller model; then %ft resume {name} goes on."
+    less = ", which takes smaller parts of the same batch" if found is not None and found.shrinks else ""
+    return f"Go on with %ft resume {name}{less}."
 
 
 def tail(path: Path, lines: int) -> list[str]:

@@ -114,6 +114,35 @@ def disk_free_bytes(path: Path | str) -> int:
     return shutil.disk_usage(place).free
 
 
+def memory_kills(root: Path = Path("/")) -> dict[str, int]:
+    """Return how many processes the kernel has ended for want of memory, where it counts them.
+
+    ``container`` counts processes of this process's own cgroup, ``machine`` all of them (Linux 4.13 and later).
+
+    Args:
+        root: where ``proc`` and ``sys`` are found.
+    """
+    # Version 2 keeps the count in memory.events, version 1 in memory.oom_control.
+    files = ("memory.events", "memory.oom_control")
+    own = (_field(folder / name, "oom_kill") for folder in _cgroups(root, "memory") for name in files)
+    found = {
+        "container": next((count for count in own if count is not None), None),
+        "machine": _field(root / "proc/vmstat", "oom_kill"),
+    }
+    return {where: count for where, count in found.items() if count is not None}
+
+
+def boot_id(root: Path = Path("/")) -> str:
+    """Return what names this start of this machine; empty where the system has no such name."""
+    return _text(root / "proc/sys/kernel/random/boot_id").strip()
+
+
+def _field(file: Path, name: str) -> int | None:
+    """Return the number after a word at the start of a line; None without such a line."""
+    fields = (line.split() for line in _text(file).splitlines())
+    return next((int(words[1]) for words in fields if len(words) == 2 and words[0] == name), None)
+
+
 def _text(file: Path) -> str:
     """Return a file's text; empty where it does not exist or may not be read."""
     try:

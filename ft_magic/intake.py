@@ -9,6 +9,7 @@ from typing import Any
 from ft_magic import models
 from ft_magic.axes import METHODS, SIGNALS, Method
 from ft_magic.data import Data, load_data
+from ft_magic.data.facts import mostly_unique
 from ft_magic.data.report.leakage import leakage_finding, leaks
 from ft_magic.errors import DataError, ModelError, SpecError
 from ft_magic.paths import runs_dir
@@ -93,6 +94,20 @@ def rows_of(spec: Spec, method: Method, given: Any, given_eval: Any) -> tuple[Da
     if not spec.eval_fraction:
         return data, None
     return data.split(eval_fraction=spec.eval_fraction, seed=spec.seed)
+
+
+def unique_facts(train: Data) -> tuple[Advice, ...]:
+    """Return the caution where answers hold facts that no question and no other row holds."""
+    found = mostly_unique(train.rows) if train.signal in ("demo", "pair") else None
+    if found is None:
+        return ()
+    return (
+        Advice(
+            f"{found.unknown:.0%} of the numbers and names in the answers stand in one row alone: trained, they are "
+            "made up for new questions.",
+            "%ft advise MODEL DATA says whether retrieval serves better.",
+        ),
+    )
 
 
 def leakage(train: Data, heldout: Data | None, spec: Spec) -> tuple[Advice, ...]:

@@ -26,6 +26,7 @@ JOBS: Mapping[str, str] = {
     "score": "ft_magic.evaluate.scorer:score_job",
     "judge": "ft_magic.judging.replies:judge_job",
     "write": "ft_magic.synthesis.local:write_job",
+    "advise": "ft_magic.advising.probe:probe_job",
     "merge": "ft_magic.export.job:merge_job",
     "export": "ft_magic.export.job:export_job",
 }

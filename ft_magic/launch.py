@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ft_magic import atomic, events, follow, hardware, intake, models
+from ft_magic import ahead, atomic, events, follow, hardware, intake, models, speeds
 from ft_magic.axes import find_method, find_update
 from ft_magic.axes.pipelines import PIPELINES
 from ft_magic.data import Data
@@ -22,12 +22,13 @@ from ft_magic.paths import runs_dir
 from ft_magic.planning import decide
 from ft_magic.planning.options import check_options
 from ft_magic.planning.plans import Advice, Lengths, Plan, Situation
-from ft_magic.planning.room import disk_needs
+from ft_magic.planning.room import DiskNeeds, disk_needs
 from ft_magic.run import Run
 from ft_magic.run_folder import RunFolder
 from ft_magic.run_list import remember
 from ft_magic.spec import Spec, parse
 from ft_magic.template import Audit, Tokenizer, check_template
+from ft_magic.template.files import NAMES as TOKENIZER_FILES
 
 if TYPE_CHECKING:
     from ft_magic.models import ModelFacts
@@ -64,13 +65,18 @@ def finetune(**spec: Any) -> Run:
         from ft_magic import pipelines  # calls this function for each of its stages
 
         return pipelines.run(**spec)
-    prepared = _prepare(spec)
-    folder = _make_folder(prepared)
-    plan = prepared.plan
-    run = remember(Run(folder.path))
-    follow.start(
-        folder, python=plan.spec.python, environment=dict(plan.environment), detached=plan.spec.detach
-    )
+    with ahead.importing(spec) as worker:
+        prepared = _prepare(spec)
+        folder = _make_folder(prepared)
+        plan = prepared.plan
+        run = remember(Run(folder.path))
+        follow.start(
+            folder,
+            python=plan.spec.python,
+            environment=dict(plan.environment),
+            detached=plan.spec.detach,
+            waiting=worker,
+        )
     return run if plan.spec.detach else run.attach()
 
 
@@ -100,7 +106,7 @@ def _prepare(given: Mapping[str, Any]) -> Prepared:
     intake.check_judge(method, given.get("judge"))
     rewards = intake.rewards_of(method, given, train)
     audit = check_template(Tokenizer.load(folder), train, train_on=spec.train_on)
-    advice = _judge(spec, audit) + intake.leakage(train, heldout, spec)
+    advice = _judge(spec, audit) + intake.leakage(train, heldout, spec) + intake.unique_facts(train)
     machine = hardware.read()
     situation = Situation(
         facts=models.facts(folder),
@@ -111,6 +117,8 @@ def _prepare(given: Mapping[str, Any]) -> Prepared:
         hardware=machine,
         threads=hardware.threads(machine),
         unsloth_installed=find_spec("unsloth") is not None,
+        flash_attention_installed=find_spec("flash_attn") is not None,
+        speeds=speeds.read(),
         teacher_folder=str(teacher),
         teacher_parameters=parameters(models.facts(teacher)) if isinstance(teacher, Path) else 0,
     )
@@ -174,6 +182,11 @@ def _make_folder(prepared: Prepared) -> RunFolder:
             backend=plan.settings.backend,
             total_steps=plan.settings.total_steps,
             model=plan.model_name,
+            eta_s=plan.eta_s,
+            eta_source=plan.eta_source,
+            eta_steps=plan.eta_steps,
+            memory_bytes=plan.memory.total_bytes,
+            memory_limit_bytes=plan.memory_limit_bytes,
         )
         for warning in plan.warnings:
             writer.emit("warning", message=warning.message, fix=warning.fix)
@@ -206,7 +219,7 @@ def _check_disk(plan: Plan) -> None:
     Raises:
         RunError: what is needed and what is free.
     """
-    needed, free = disk_needs(plan), hardware.disk_free_bytes(runs_dir())
+    needed, free = _needs(plan, models.facts(Path(plan.model_folder))), hardware.disk_free_bytes(runs_dir())
     if needed.run_bytes > free:
         raise RunError(
             f"not enough disk for this run: about {needed.run_bytes / 2**30:.1f} GiB needed in {runs_dir()} "
@@ -215,9 +228,15 @@ def _check_disk(plan: Plan) -> None:
         )
 
 
+def _needs(plan: Plan, facts: ModelFacts) -> DiskNeeds:
+    files = [Path(plan.model_folder) / name for name in TOKENIZER_FILES]
+    carried = sum(file.stat().st_size for file in files if file.is_file())
+    return disk_needs(plan, facts, parameters(facts), carried)
+
+
 def _room_cautions(plan: Plan, facts: ModelFacts) -> tuple[Advice, ...]:
     """Warn where a run fits and what usually follows it, or its mirror, does not."""
-    needed, free = disk_needs(plan, parameters(facts)), hardware.disk_free_bytes(runs_dir())
+    needed, free = _needs(plan, facts), hardware.disk_free_bytes(runs_dir())
     found = []
     if needed.run_bytes <= free < needed.run_bytes + needed.merged_bytes:
         found.append(

@@ -51,10 +51,11 @@ class Run:
 
     @property
     def plan(self) -> Plan:
-        """What was decided, with reasons."""
+        """What was decided, with reasons, and the memory and time measured since."""
+        from ft_magic.planning.measured import as_measured
         from ft_magic.planning.plans import Plan
 
-        return Plan.read(self.folder.plan)
+        return as_measured(Plan.read(self.folder.plan), self.events())
 
     def events(self) -> list[Event]:
         """Return every event so far, oldest first."""
@@ -138,6 +139,8 @@ class Run:
     def resume(self, *, detach: bool = False) -> Run:
         """Go on from a pause or from the last checkpoint, exactly as if it had never stopped.
 
+        Where memory ended the worker, the same batch is computed in smaller parts.
+
         Raises:
             RunError: the run has finished, or goes on already.
         """
@@ -149,6 +152,7 @@ class Run:
                 f"run {self.name} has finished.", f"Start from its result with model: {self.name}."
             )
         plan = self.plan
+        follow.prepare_resume(self.folder)
         follow.start(
             self.folder, python=plan.spec.python, environment=dict(plan.environment), detached=detach
         )

@@ -114,7 +114,7 @@ class Spec(BaseModel):
     eval_steps: int | None = Field(None, ge=1, description="steps between held-out evaluations")
     save_steps: int | None = Field(None, ge=1, description="steps between checkpoints")
     save_every: float | None = Field(
-        None, gt=0, description="minutes between checkpoints, besides save_steps"
+        None, gt=0, description="minutes between checkpoints, besides save_steps; by default 10"
     )
     early_stopping: int | None = Field(
         None,

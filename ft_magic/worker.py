@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from ft_magic import atomic, events, models, packages
+from ft_magic import ahead, atomic, events, killed, models, packages, speeds
 from ft_magic.backends import PARTIAL, Emit, Job, Outcome, recovery, shortage
 from ft_magic.disk import is_disk_full, room_kept_back
 from ft_magic.errors import FTError
@@ -50,32 +50,43 @@ class StopNow(BaseException):
 
 def main(arguments: list[str]) -> int:
     """Train the run in the given folder and return the exit status."""
-    folder = RunFolder(Path(arguments[0]).absolute())
+    early: list[int] = []  # asked to end before there was anything to end: said when it can be recorded
+    signal.signal(signal.SIGTERM, lambda number, _: early.append(number))
+    given = ahead.run_folder_of(arguments)
+    if given is None:
+        return 0
+    folder = RunFolder(given)
     writer = events.Writer(folder.events)
-    signal.signal(signal.SIGTERM, _stop_now)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a stop button reaches the follower, which asks in writing
+    killed.volunteer()
     versions = packages.versions_of(_VERSIONED)
     atomic.write_json(folder.path / "versions.json", versions)
     folder.update_state(pid=os.getpid(), status="running", versions=versions)
     mirror = _mirror_of(folder, writer.emit)
     with room_kept_back(folder.path) as room:
-        status, fields = _trained(folder, mirrored(writer.emit, mirror), room)
+        status, fields = _trained(folder, mirrored(writer.emit, mirror), room, early)
         with suppress(OSError):  # a disk that is full to the last byte: the follower sees that
             _ended(folder, writer, status, **fields)
+        if status != "failed":
+            speeds.learn(folder)
     if mirror is not None:
         mirror.update()
     return int(status == "failed")
 
 
-def _trained(folder: RunFolder, emit: Emit, room: Path) -> tuple[str, dict[str, Any]]:
+def _trained(folder: RunFolder, emit: Emit, room: Path, early: list[int]) -> tuple[str, dict[str, Any]]:
     """Train and return how it ended: a terminal event's kind and fields.
 
     Args:
         folder: of the run.
         emit: where events go.
         room: file that keeps a little room on the disk; removed when something fails, so that it can be told.
+        early: signals that asked to end and were not heeded yet.
     """
     try:
+        signal.signal(signal.SIGTERM, _stop_now)
+        if early:
+            raise StopNow
         outcome = _train(folder, emit)
     except StopNow:
         return "stopped", {"step": _last_step(folder), "reason": "stopped at once"}
@@ -111,6 +122,7 @@ def _train(folder: RunFolder, emit: Emit) -> Outcome:
         resumed_from=checkpoint_step(checkpoint) if checkpoint else None,
     )
     detached = bool(folder.state().get("detached"))
+    ahead.settle()
     with _device(plan.settings.device, folder, emit):
         job = Job(folder=folder, plan=plan, checkpoint=checkpoint, detached=detached)
         return recovery.train(job, emit)

@@ -18,13 +18,14 @@ WORKER_ONLY = {
     f"backends/{name}.py"
     for name in (
         "trl", "trainers", "on_policy", "watch", "unsloth", "base_model", "adapters", "bottleneck", "pissa", "decoder",
-        "attributes", "preflight", "random_state", "rescue",
-        "ppo", "ppo_answers", "ppo_checkpoint", "ppo_learning", "ppo_math", "ppo_roles", "ppo_rows", "ppo_scores",
+        "attributes", "cross_entropy", "matmul", "pace", "preflight", "random_state", "rescue",
+        "ppo", "ppo_answers", "ppo_checkpoint", "ppo_learning", "ppo_math", "ppo_preflight", "ppo_roles", "ppo_rows", "ppo_scores",
     )
 } | {
     f"memory/tracing/{name}.py"
     for name in (
-        "autocast", "engine", "kernels", "layers", "ledger", "losses", "model", "optimizers", "quantized", "step",
+        "autocast", "engine", "experts", "fused", "fused_losses", "kernel_losses", "kernels", "layers", "ledger", "losses",
+        "model", "offloading", "optimizers", "policy", "ppo", "preference", "quantized", "step", "targets",
     )
 }  # fmt: skip
 # Lower layers never import higher ones.
@@ -34,10 +35,23 @@ LAYERS = [
     {"spec", "data", "template", "memory", "rewards"},
     {"planning", "process_environment"},
     {"ui", "serve", "backends"},
-    {"jobs", "jobserver", "follow", "evaluate", "judging", "export", "mirror", "worker"},
+    {
+        "ahead",
+        "jobs",
+        "jobserver",
+        "follow",
+        "killed",
+        "speeds",
+        "evaluate",
+        "judging",
+        "export",
+        "mirror",
+        "worker",
+    },
     {"run", "run_list"},
     {"intake"},
     {"launch", "pipelines", "synthesis"},
+    {"advising"},
     {"shell", "magics", "cli"},
 ]
 

@@ -23,9 +23,11 @@ def plan(more=None, **where):
 def test_every_setting_that_was_decided_has_a_reason():
     made = plan()
     unexplained = (
-        set(made.settings.__dataclass_fields__) - set(made.reasons) - {"device", "weight_bytes", "packing"}
+        set(made.settings.__dataclass_fields__)
+        - set(made.reasons)
+        - {"device", "weight_bytes", "padding_free"}
     )
-    shortage = {"eval_batch_size", "generation_batch_size"}  # decided by what happens, not by the plan
+    shortage = {"generation_batch_size"}  # decided by what happens, not by the plan
     assert unexplained == shortage | {"max_completion_length", "num_generations", "temperature", "iterations"}
     answering = plan({"method": "grpo", "rewards": ["length"]})
     assert set(answering.reasons) >= unexplained - shortage - {"iterations"}

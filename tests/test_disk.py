@@ -6,13 +6,15 @@ import subprocess
 import time
 
 import pytest
+from cells import make, train
 from rows import demos
-from situations import GIB, LLAMA_8B, situation
+from situations import GIB, LLAMA_8B, SMOL, situation
 
 import ft_magic as ft
 from ft_magic import follow, hardware, launch
 from ft_magic.disk import is_disk_full, room_kept_back
 from ft_magic.errors import RunError
+from ft_magic.models import facts
 from ft_magic.planning import decide
 from ft_magic.planning.room import disk_needs
 from ft_magic.run_folder import RunFolder
@@ -25,24 +27,51 @@ def test_three_checkpoints_with_their_optimizer_and_the_result_are_counted():
     plan = decide.make(parse(LEAST | {"lora_r": 16}), situation())
     # SmolLM2-135M, r=16 on all seven matrices of 30 blocks: 16 x (576+576 + 2x(576+192) + 576+576 + 3x(576+1536)) x 30.
     weights = 16 * (2 * (576 + 576) + 2 * (576 + 192) + 3 * (576 + 1536)) * 30
-    needed = disk_needs(plan, 134_515_008)
+    needed = disk_needs(plan, SMOL, 134_515_008)
     assert needed.result_bytes == 4 * weights
     assert needed.run_bytes == 4 * weights * (3 * 3 + 1)
     assert needed.merged_bytes == 2 * 134_515_008
     full = decide.make(parse(LEAST | {"update": "full"}), situation())
-    assert disk_needs(full, 134_515_008).merged_bytes == 0  # the result is the model
+    assert disk_needs(full, SMOL, 134_515_008).merged_bytes == 0  # the result is the model
+
+
+@pytest.mark.parametrize(
+    ("update", "more"),
+    [
+        ("lora", {}),
+        ("full", {}),
+        ("freeze", {}),
+        ("lora", {"optim": "sgd"}),
+        ("lora", {"modules_to_save": ["embed_tokens"]}),
+        ("lora", {"early_stopping": 9}),
+    ],
+)
+def test_what_is_counted_is_what_a_run_writes(tiny, tmp_path, update, more):
+    pytest.importorskip("torch", reason="training libraries are not installed")
+    cell = train(make(tmp_path / "run", tiny, "sft", update, eval_steps=1, max_steps=4, **more))
+    needed = disk_needs(cell.plan, facts(tiny))
+    checkpoints = list(cell.folder.checkpoints.glob("checkpoint-*"))
+    assert 2 <= len(checkpoints) <= needed.checkpoints - 1  # one more while it is written
+    for checkpoint in checkpoints:
+        written = _size(checkpoint, ".safetensors", "optimizer.pt")
+        # Frozen layers are in the model that is saved, not in its optimizer; the rest is within a tenth.
+        assert written == pytest.approx(needed.checkpoint_bytes, rel=0.1)
+
+
+def _size(folder, *ends):
+    return sum(file.stat().st_size for file in folder.iterdir() if file.name.endswith(ends))
 
 
 def test_a_run_that_would_not_fit_is_refused_with_figures(tiny, runs_folder, monkeypatch):
     monkeypatch.setattr(hardware, "disk_free_bytes", lambda _: 1000)
-    with pytest.raises(RunError, match=r"3 checkpoints of 0\.0 GiB and a result of"):
+    with pytest.raises(RunError, match=r"3 checkpoints of 0\.0 GiB, optimizer states included"):
         ft.finetune(model=str(tiny), data=demos(), max_steps=1, detach=True)
     assert not runs_folder.exists()
 
 
 def test_merging_that_would_not_fit_is_warned_of_before_training(monkeypatch):
     plan = decide.make(parse(LEAST), situation(facts=LLAMA_8B))
-    training = disk_needs(plan).run_bytes
+    training = disk_needs(plan, LLAMA_8B).run_bytes
     monkeypatch.setattr(hardware, "disk_free_bytes", lambda _: training + 10 * GIB)
     (caution,) = launch._room_cautions(plan, LLAMA_8B)
     assert "merging this run will need 15.0 GiB more disk" in caution.message  # 8.03e9 weights of 2 bytes

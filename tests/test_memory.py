@@ -123,9 +123,10 @@ def test_what_would_make_it_fit_is_ranked_by_cost():
 
 def test_the_textbook_table_explains_why_published_figures_differ():
     rows = {(row.model, row.update): row for row in textbook(("7B",))}
-    # "7B needs 56 GB" is 8 bytes a weight; "7B needs 112 GB" is 16.
+    # "7B needs 56 GB" is 8 bytes a weight; "7B needs 120 GB" is 18: weights, gradients and two states in fp32, and the
+    # 16-bit copies that autocast caches through the forward pass while the gradients of earlier micro-batches wait.
     assert rows["7B", "full, pure 16 bit"].memory.total_bytes == pytest.approx(8 * SEVEN_WEIGHTS, rel=0.06)
-    assert rows["7B", "full, fp32 weights"].memory.total_bytes == pytest.approx(16 * SEVEN_WEIGHTS, rel=0.06)
+    assert rows["7B", "full, fp32 weights"].memory.total_bytes == pytest.approx(18 * SEVEN_WEIGHTS, rel=0.03)
     assert rows["7B", "QLoRA"].cards["T4"]
     assert "weights 13.5" in rows["7B", "LoRA"].why
 

@@ -1,6 +1,7 @@
 """One step on the longest rows before training: it leaves no trace, and what does not fit is changed before it starts."""
 
 import functools
+from dataclasses import replace
 
 import pytest
 from cells import make, train
@@ -24,7 +25,7 @@ def teacher(tmp_path_factory):
     return make_model(tmp_path_factory.mktemp("teacher") / "teacher", seed=1)
 
 
-@pytest.mark.parametrize("method", ["sft", "dpo", "kto", "reward", "grpo", "online_dpo", "spin"])
+@pytest.mark.parametrize("method", ["sft", "dpo", "kto", "reward", "grpo", "online_dpo", "spin", "ppo"])
 def test_the_try_changes_no_bit_of_the_run(tiny, teacher, tmp_path, method):
     found = {}
     for preflight in (False, True):
@@ -84,7 +85,7 @@ def test_what_does_not_fit_is_changed_before_the_first_step(tiny, tmp_path, monk
     @functools.wraps(forward)
     def limited(self, *args, **kwargs):
         ids = args[0] if args else kwargs["input_ids"]
-        if ids.shape[0] > (2 if torch.is_grad_enabled() else 1):
+        if ids.shape[0] > 2:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return forward(self, *args, **kwargs)
 
@@ -97,6 +98,27 @@ def test_what_does_not_fit_is_changed_before_the_first_step(tiny, tmp_path, monk
     assert tried["micro_batch_size"] == 2
     order = [e.kind for e in events.read(cell.folder.events) if e.kind in ("oom_retry", "preflight", "step")]
     assert order == ["oom_retry", "oom_retry", "preflight", "step", "step", "step"]
+
+
+@pytest.mark.parametrize(("room", "warned"), [(1.05, True), (3.0, False)])
+def test_little_room_beside_the_longest_rows_is_warned_of(tiny, tmp_path, room, warned):
+    from ft_magic.backends.preflight import Peaks, told
+
+    cell = make(tmp_path / "run", tiny, "sft", "lora", micro_batch_size=4, **SPEC)
+    plan = replace(cell.plan, memory_limit_bytes=int(room * 10**9))
+    writer = events.Writer(cell.folder.events)
+
+    def measure(peaks: Peaks) -> None:
+        peaks.step_bytes, peaks.step_s = 10**9, 2.0
+
+    told(plan, writer.emit, measure)
+    (tried,) = cell.events("preflight")
+    assert tried["step_s"] == 2.0
+    assert tried["eta_s"] == plan.settings.total_steps * 2.0
+    found = cell.events("warning")
+    assert bool(found) == warned
+    if warned:
+        assert "micro-batch 4 -> 2" in found[0]["fix"]
 
 
 def test_a_gpu_tries_by_default_and_a_cpu_when_asked():

@@ -8,7 +8,7 @@ from tiny_llama import make_model
 
 from ft_magic import events
 from ft_magic.backends import Job, recovery
-from ft_magic.backends.shortage import ShortageError
+from ft_magic.backends.shortage import ShortageError, is_shortage
 from ft_magic.planning.smaller import as_retried
 
 torch = pytest.importorskip("torch", reason="training libraries are not installed")
@@ -210,6 +210,21 @@ def test_other_errors_are_not_taken_for_a_shortage(tiny, tmp_path, monkeypatch):
     assert not cell.events("oom_retry")
 
 
+@pytest.mark.parametrize(
+    ("words", "short"),
+    [
+        ("could not create a primitive", True),
+        ("could not create a memory object", True),
+        ("could not create a primitive descriptor for a matmul primitive", False),
+        ("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory", True),
+        ("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)", True),
+        ("CUBLAS_STATUS_EXECUTION_FAILED", False),
+    ],
+)
+def test_every_allocator_says_it_in_its_own_words(words, short):
+    assert is_shortage(RuntimeError(words)) is short
+
+
 def test_a_model_that_does_not_fit_is_told_at_once(tiny, tmp_path, monkeypatch):
     from ft_magic.backends import trl
 
@@ -268,12 +283,28 @@ def test_nothing_of_the_attempt_that_failed_is_held_when_the_next_one_loads(
 
 
 @pytest.mark.slow
-def test_a_worker_whose_memory_really_ends_goes_on_with_half_the_micro_batch(tiny, runs_folder):
+@pytest.mark.parametrize(
+    "products",
+    [
+        "torch",
+        pytest.param(
+            "auto",
+            marks=pytest.mark.xfail(
+                reason="where oneDNN multiplies, a worker with a limited address space cannot load the model again",
+                strict=False,
+            ),
+        ),
+    ],
+)
+def test_a_worker_whose_memory_really_ends_goes_on_with_half_the_micro_batch(
+    tiny, runs_folder, monkeypatch, products
+):
     import resource
     import time
 
     import ft_magic as ft
 
+    monkeypatch.setenv("FT_MAGIC_MATMUL", products)
     text = "one two three four five six seven eight nine ten " * 5
     run = ft.finetune(
         model=str(tiny), data=[{"prompt": f"Count {i}.", "completion": text} for i in range(512)], max_steps=12,
@@ -286,7 +317,7 @@ def test_a_worker_whose_memory_really_ends_goes_on_with_half_the_micro_batch(tin
         time.sleep(0.02)
     sizes = [_address_space_bytes(run.pid) for _ in range(150)]
     # Between what it holds and what a step of 256 takes: enough for threads and for a step of 128.
-    limit = min(sizes) + (max(sizes) - min(sizes)) * 7 // 10
+    limit = min(sizes) + (max(sizes) - min(sizes)) * 17 // 20
     resource.prlimit(run.pid, resource.RLIMIT_AS, (limit, limit))
     assert run.wait(120) == "finished", run.logs()
     (told,) = (event for event in run.events() if event.kind == "oom_retry")
@@ -305,7 +336,7 @@ def _address_space_bytes(pid):
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmSize"))
 
 
-def test_the_live_chart_shows_a_shortage_as_a_warning():
+def test_the_live_chart_shows_a_shortage_where_it_was():
     from ft_magic.events import Event
     from ft_magic.ui.history import History
 
@@ -315,7 +346,7 @@ def test_the_live_chart_shows_a_shortage_as_a_warning():
         "fix": "The batch stays the same.",
     }
     history = History([Event("step", 1.0, {"step": 2, "loss": 1.0}), Event("oom_retry", 2.0, told)])
-    (mark,) = (mark for mark in history.marks if mark.kind == "warning")
+    (mark,) = (mark for mark in history.marks if mark.kind == "out of memory")
     assert (mark.step, mark.text) == (2, told["message"])
     assert history.warnings[0]["fix"] == told["fix"]
 

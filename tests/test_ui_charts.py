@@ -14,7 +14,8 @@ from ui_events import START_T, sample_run, step_fields
 from ft_magic.events import Event, parse
 from ft_magic.ui import charts
 from ft_magic.ui.history import History
-from ft_magic.ui.panels import POINTS, build, smooth, thin
+from ft_magic.ui.panels import build
+from ft_magic.ui.thinning import POINTS, smooth, thin
 
 
 def steps(losses, *, evals=(), start=1, **fields):

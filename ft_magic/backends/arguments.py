@@ -38,6 +38,11 @@ def _method_arguments(plan: Plan) -> dict[str, Any]:
         fixed["max_length"] = settings.max_length
     if "packing" in method.options:
         fixed["packing"] = settings.packing
+        if settings.padding_free:
+            fixed |= {
+                "padding_free": True,
+                "max_length": None,
+            }  # rows come cut; TRL cannot cut them here (trl 1.14)
     if method.reference == "precomputed":
         # Full fine-tuning: the reference's log-probabilities are computed once, so no second model is kept.
         fixed["precompute_ref_log_probs"] = plan.update.family == "full"

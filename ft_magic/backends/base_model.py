@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.utils import logging
 
+from ft_magic.backends import matmul
 from ft_magic.backends.quantized import keep_layout, nf4_config
 from ft_magic.planning.plans import Plan
 
@@ -15,6 +16,7 @@ from ft_magic.planning.plans import Plan
 def load_model(plan: Plan) -> Any:
     """Load the base in the plan's precision, quantized where the update says so, with a score head where asked."""
     extra: dict[str, Any] = {}
+    matmul.use_fastest()
     if plan.update.bits:
         extra["quantization_config"] = nf4_config(plan.settings.precision)
     if plan.settings.device == "cuda":
@@ -26,8 +28,9 @@ def load_model(plan: Plan) -> Any:
             plan.model_folder, num_labels=1, dtype=weight_dtype(plan), attn_implementation="sdpa", **extra
         )
     else:
+        attention = plan.settings.attention
         model = AutoModelForCausalLM.from_pretrained(
-            plan.model_folder, dtype=weight_dtype(plan), attn_implementation="sdpa", **extra
+            plan.model_folder, dtype=weight_dtype(plan), attn_implementation=attention, **extra
         )
     model.config.use_cache = False
     return keep_layout(model)

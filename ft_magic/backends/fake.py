@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import time
 
 from ft_magic import atomic
@@ -34,6 +35,10 @@ def train(job: Job, emit: Emit) -> Outcome:
             os._exit(_EXIT_CRASHED)
         if step == options.get("fake_fail_at"):
             raise RunError(f"the loss became nan at step {step}.", "Lower the learning rate.")
+        if step == options.get("fake_killed_at") and plan.settings.micro_batch_size > options.get(
+            "fake_fits", 0
+        ):
+            os.kill(os.getpid(), signal.SIGKILL)
         _tell(step, total, plan.settings.learning_rate, emit)
         if step % plan.settings.eval_steps == 0 and plan.settings.eval_examples:
             emit("eval", step=step, loss=0.2 + 2.2 / math.sqrt(step), metrics={})

@@ -17,7 +17,7 @@ import torch
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments, get_scheduler
 
 from ft_magic import atomic
-from ft_magic.backends import PARTIAL, Emit, Job, Outcome, adapters, ppo_checkpoint, shortage
+from ft_magic.backends import PARTIAL, Emit, Job, Outcome, adapters, ppo_checkpoint, ppo_preflight, shortage
 from ft_magic.backends.answering import noise_seed, padding_id, without_stop
 from ft_magic.backends.ppo_answers import Answers, Vocabulary, sample
 from ft_magic.backends.ppo_checkpoint import Going
@@ -101,6 +101,8 @@ def run(job: Job, emit: Emit, roles: Roles, panel: Panel, *, began_s: float) -> 
     first = 1
     if job.checkpoint is not None:
         first = 1 + ppo_checkpoint.load(job.checkpoint, loop.learner, loop.scheduler, loop.going)
+    if plan.settings.preflight and job.checkpoint is None:
+        ppo_preflight.rehearse(loop, emit, _step, _evaluated)
     watch = Watch(job, emit, sample=lambda step: _show_samples(loop, step, emit))
     watch.now.tokens = float(loop.going.tokens)
     emit(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +24,14 @@ from ft_magic.backends import Emit, shortage
 from ft_magic.backends.attributes import Attributes
 from ft_magic.backends.random_state import RandomState
 from ft_magic.backends.shortage import ShortageError
+from ft_magic.planning.measured import tried_eta_s
 from ft_magic.planning.plans import Plan
-from ft_magic.planning.smaller import EVAL, TRAIN, eval_batch_size
+from ft_magic.planning.smaller import EVAL, TRAIN, advice, change, eval_batch_size, smaller
 
 _READ_ROWS = 1000  # rows measured at a time
 _STATE_BYTES = 8  # a trained weight: AdamW's two fp32 moments, which come with the first step
 _STATE_BYTES_8BIT = 2
+_TIGHT = 0.9  # of the memory there is: allocators and other programs move by more than the rest
 _SETTINGS = ("max_steps", "eval_strategy", "save_strategy", "per_device_eval_batch_size")
 
 
@@ -38,17 +40,31 @@ class _RehearsedError(Exception):
 
 
 class _EndBeforeChange(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
+    def __init__(self, peaks: Peaks) -> None:
+        self.peaks = peaks
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        self.peaks.began_s = now_s()
+
     def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+        self.peaks.step_s = now_s() - self.peaks.began_s
         raise _RehearsedError
 
 
 @dataclass
-class _Peaks:
-    """Highest memory in bytes of a training step and of an evaluation batch; ``part`` is what is being tried."""
+class Peaks:
+    """Highest memory in bytes, and seconds, of a training step and of an evaluation batch.
+
+    ``part`` is what is being tried; ``share`` how much of an optimizer step's micro-batches were.
+    """
 
     step_bytes: int = 0
     eval_bytes: int = 0
     part: str = TRAIN
+    began_s: float = 0.0
+    step_s: float = 0.0
+    eval_s: float = 0.0
+    share: float = 1.0
 
 
 def rehearse(trainer: Any, plan: Plan, emit: Emit) -> None:
@@ -60,9 +76,18 @@ def rehearse(trainer: Any, plan: Plan, emit: Emit) -> None:
     Raises:
         ShortageError: it does not fit; its ``part`` says what.
     """
-    began, peaks = time.monotonic(), _Peaks()
+    told(plan, emit, lambda peaks: _measure(trainer, plan, peaks))
+
+
+def told(plan: Plan, emit: Emit, measure: Callable[[Peaks], None]) -> None:
+    """Measure, and tell the peak as an event, or what else went wrong as a warning.
+
+    Raises:
+        ShortageError: it does not fit; its ``part`` says what.
+    """
+    began, peaks = time.monotonic(), Peaks()
     try:
-        _measure(trainer, plan, peaks)
+        measure(peaks)
     except ShortageError:
         raise
     except Exception as error:  # noqa: BLE001  told, and met again by training if it is no fault of the try
@@ -76,8 +101,13 @@ def rehearse(trainer: Any, plan: Plan, emit: Emit) -> None:
             eval_bytes=peaks.eval_bytes,
             planned_bytes=plan.memory.total_bytes,
             limit_bytes=plan.memory_limit_bytes,
+            step_s=peaks.step_s / peaks.share,
+            eval_s=peaks.eval_s,
+            eta_s=tried_eta_s(plan, peaks.step_s / peaks.share, peaks.eval_s),
+            message=_words(plan, peaks),
             seconds=time.monotonic() - began,
         )
+        _warn_of_little_room(plan, peaks, emit)
         return
     short, line = shortage.is_shortage(failed), shortage.one_line(failed)
     shortage.forget(failed)
@@ -86,25 +116,45 @@ def rehearse(trainer: Any, plan: Plan, emit: Emit) -> None:
     emit("warning", message=f"the preflight could not be done: {line}.", fix="Training starts without it.")
 
 
-def _measure(trainer: Any, plan: Plan, peaks: _Peaks) -> None:
+def _warn_of_little_room(plan: Plan, peaks: Peaks, emit: Emit) -> None:
+    """Tell when what fits now leaves little for the rest of the machine."""
+    measured, limit = max(peaks.step_bytes, peaks.eval_bytes), plan.memory_limit_bytes
+    if measured <= _TIGHT * limit:
+        return
+    less = smaller(plan, TRAIN)
+    fix = (
+        advice(plan)
+        if less is None
+        else f"Memory that runs out is met by {change(plan, less)}; or close programs."
+    )
+    emit(
+        "warning",
+        message=f"the longest rows take {measured / 2**30:.2f} of {limit / 2**30:.2f} GiB: little is left.",
+        fix=fix,
+    )
+
+
+def _measure(trainer: Any, plan: Plan, peaks: Peaks) -> None:
     # Room for what the optimizer adds at its first step, so that what fits now fits later.
     states = _state_bytes(trainer, plan)
     held = torch.empty(states, dtype=torch.uint8, device="cuda") if _on_gpu(plan) else None
     untouched = 0 if held is not None else states
-    with _no_trace(trainer):
-        _forget_peak()
-        _one_step(trainer, plan)
-        peaks.step_bytes = _peak_bytes() + untouched
+    with _no_trace(trainer, peaks):
+        forget_peak()
+        _one_step(trainer, plan, peaks)
+        peaks.step_bytes = peak_bytes() + untouched
         if trainer.eval_dataset is not None:
             peaks.part = EVAL
-            _forget_peak()
+            forget_peak()
             trainer.eval_dataset = _longest(trainer.eval_dataset, eval_batch_size(plan))
+            began_s = now_s()
             trainer.evaluate()
-            peaks.eval_bytes = _peak_bytes() + untouched
+            peaks.eval_s = now_s() - began_s
+            peaks.eval_bytes = peak_bytes() + untouched
 
 
 @contextmanager
-def _no_trace(trainer: Any) -> Iterator[None]:
+def _no_trace(trainer: Any, peaks: Peaks) -> Iterator[None]:
     """Put back everything that a step short of its end changes."""
     kept, chance = Attributes.of(trainer), RandomState.now()
     settings = {name: getattr(trainer.args, name) for name in _SETTINGS}
@@ -113,7 +163,7 @@ def _no_trace(trainer: Any) -> Iterator[None]:
     try:
         with tempfile.TemporaryDirectory() as folder:
             # No tracker, no display; what a trainer writes down on the way goes with the folder.
-            trainer.callback_handler.callbacks = [DefaultFlowCallback(), _EndBeforeChange()]
+            trainer.callback_handler.callbacks = [DefaultFlowCallback(), _EndBeforeChange(peaks)]
             if hasattr(trainer, "folder"):
                 trainer.folder, trainer.emit = Path(folder), _unheard
             yield
@@ -134,13 +184,14 @@ def _unheard(*_: Any, **__: Any) -> None:
     """Swallow an event of a step that is not one."""
 
 
-def _one_step(trainer: Any, plan: Plan) -> None:
+def _one_step(trainer: Any, plan: Plan, peaks: Peaks) -> None:
     """Run the trainer's own loop on the longest rows up to the point where weights would change."""
     settings = plan.settings
     together = plan.method.feed in ("prompts", "demos")  # answers of a whole step are sampled at once
     count = (
         settings.batch_size if together else settings.micro_batch_size * min(2, settings.accumulation_steps)
     )
+    peaks.share = 1.0 if together else min(2, settings.accumulation_steps) / settings.accumulation_steps
     rows = trainer.train_dataset = _longest(
         trainer.train_dataset, count, settings.batch_size if together else settings.micro_batch_size
     )
@@ -182,11 +233,28 @@ def _state_bytes(trainer: Any, plan: Plan) -> int:
     return 0 if plan.settings.optim == "sgd" else trained * _STATE_BYTES
 
 
+def _words(plan: Plan, peaks: Peaks) -> str:
+    """Say what was measured against what was estimated."""
+    measured, planned = max(peaks.step_bytes, peaks.eval_bytes), plan.memory.total_bytes
+    return (
+        f"the longest rows take {measured / 2**30:.2f} GiB, {planned / 2**30:.2f} GiB were estimated, "
+        f"{plan.memory_limit_bytes / 2**30:.2f} GiB are there."
+    )
+
+
+def now_s() -> float:
+    """Return seconds that never go back, after the device has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def _on_gpu(plan: Plan) -> bool:
     return plan.settings.device == "cuda" and torch.cuda.is_available()
 
 
-def _forget_peak() -> None:
+def forget_peak() -> None:
+    """Let the highest memory begin anew."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         return
@@ -196,8 +264,8 @@ def _forget_peak() -> None:
         return  # then the peak is that of the whole process, which is no less
 
 
-def _peak_bytes() -> int:
-    """Return the highest memory since ``_forget_peak``: allocated on a GPU, resident of this process on a CPU."""
+def peak_bytes() -> int:
+    """Return the highest memory since ``forget_peak``: allocated on a GPU, resident of this process on a CPU."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     status = Path("/proc/self/status").read_text(encoding="ascii")

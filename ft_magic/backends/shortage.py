@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import re
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ft_magic.errors import RunError
 
@@ -16,6 +18,9 @@ _WORDS = (
     "out of memory", "can't allocate memory", "not enough memory", "DefaultCPUAllocator", "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED", "std::bad_alloc", "cudaErrorMemoryAllocation",
 )  # fmt: skip
+# oneDNN names no cause. What it cannot do it refuses with its descriptor; a kernel or a buffer that cannot be made
+# after that is memory that could not be had (seen with a limited address space).
+_ONEDNN = re.compile(r"could not create a (primitive(?! desc)|memory)")
 
 
 class ShortageError(RunError, MemoryError):
@@ -42,7 +47,8 @@ def is_shortage(error: BaseException | None) -> bool:
         kinds = {kind.__name__ for kind in type(error).__mro__}
         if kinds & {"OutOfMemoryError", "MemoryError"}:
             return True
-        if isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS):
+        told = str(error) if isinstance(error, RuntimeError) else ""
+        if any(words in told for words in _WORDS) or _ONEDNN.search(told):
             return True
         error = error.__cause__
     return False
@@ -68,6 +74,9 @@ def free() -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
+    # glibc keeps freed pieces for later; the next attempt asks for pieces of other sizes (malloc_trim(3)).
+    with suppress(OSError, AttributeError):  # other systems have no such call
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextmanager

@@ -15,7 +15,18 @@ import torch
 from transformers import AutoTokenizer
 
 from ft_magic import atomic
-from ft_magic.backends import PARTIAL, Emit, Job, Outcome, adapters, preflight, rescue, rows, shortage
+from ft_magic.backends import (
+    PARTIAL,
+    Emit,
+    Job,
+    Outcome,
+    adapters,
+    cross_entropy,
+    preflight,
+    rescue,
+    rows,
+    shortage,
+)
 from ft_magic.backends.answering import answer_ids, without_stop
 from ft_magic.backends.arguments import training_arguments, watching_arguments
 from ft_magic.backends.base_model import load_model, load_teacher
@@ -57,6 +68,8 @@ def run_trainer(job: Job, emit: Emit, model: Any, peft_config: Any, *, began_s: 
     folder.checkpoints.mkdir(exist_ok=True)
     shutil.rmtree(folder.checkpoints / PARTIAL, ignore_errors=True)
     light = Tokenizer.load(plan.model_folder)
+    if plan.settings.backend == "trl":
+        cross_entropy.use_own()
     trainer = _trainer(job, emit, model, peft_config, light)
     rescue.guard(trainer, rescue.Room(plan, emit))
     if plan.settings.preflight and job.checkpoint is None:

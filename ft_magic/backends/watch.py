@@ -9,11 +9,8 @@ import math
 import os
 import shutil
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -21,50 +18,14 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ft_magic import events
 from ft_magic.backends import Emit, Job
+from ft_magic.backends.pace import Pace
 from ft_magic.backends.random_state import RandomState
 from ft_magic.errors import RunError
 from ft_magic.run_folder import checkpoint_step
 
 _KEEP_CHECKPOINTS = 2
-_STEP_WINDOW = 20  # steps behind the time-left estimate
-# Of a time budget, for what ends a session besides the last step and its checkpoint: events, mirror, exit.
-_MARGIN_S, _MARGIN_SHARE = 30.0, 0.05
 _POLL_S = 0.5  # how often a paused run looks for a request
 _KNOWN = {"loss", "grad_norm", "learning_rate", "epoch", "num_tokens"}
-
-
-@dataclass
-class Progress:
-    """What changes while a run goes on. Times with ``_t`` are seconds of the watch's clock, others durations.
-
-    Attributes:
-        started_t: when this session of the run began.
-        step_began_t: when the present step began.
-        step_ended_t: when the last step ended, 0 before the first.
-        last_saved_t: when the last checkpoint was written.
-        step_s: durations of the last steps.
-        round_s: the longest time from the end of one step to the end of the next, evaluations and saves included.
-        save_s: how long the last checkpoint took.
-        random: random states after the last completed step and its evaluation.
-        in_optimizer: whether weights are being changed.
-    """
-
-    started_t: float
-    last_saved_t: float
-    step_began_t: float = 0.0
-    step_ended_t: float = 0.0
-    round_s: float = 0.0
-    save_s: float = 0.0
-    random: RandomState | None = None
-    in_optimizer: bool = False
-    step_s: deque[float] = field(default_factory=lambda: deque(maxlen=_STEP_WINDOW))
-    tokens: float = 0.0
-    answered_t: float = 0.0
-    best_eval: float = -math.inf
-    best_step: int = 0
-    evals_since_best: int = 0
-    stop_reason: str = ""
-    failure: RunError | None = None
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
@@ -74,7 +35,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
         self, job: Job, emit: Emit, *, sample: Any = None, clock: Callable[[], float] = time.time
     ) -> None:
         self.job, self.emit, self.sample, self.clock = job, emit, sample, clock
-        self.now = Progress(started_t=_session_began_t(job, clock()), last_saved_t=clock())
+        self.now = Pace(started_t=_session_began_t(job, clock()), last_saved_t=clock())
         if job.checkpoint is not None and job.plan.spec.early_stopping is not None:
             self._remember(checkpoint_step(job.checkpoint))
 
@@ -97,20 +58,14 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
         now_t, before_t = self.clock(), self.now.step_ended_t
         self.now.round_s = max(self.now.round_s, now_t - before_t if before_t else self.now.step_s[-1])
         self.now.step_ended_t = now_t
+        control.should_save = self.now.saves(self.job.plan, state.global_step, due=control.should_save)
         self._answer(state.global_step, control)
         spec = self.job.plan.spec
-        if spec.save_every and now_t - self.now.last_saved_t > 60 * spec.save_every:
-            control.should_save = True
-        if spec.time_budget and self._last_in(60 * spec.time_budget):
+        if spec.time_budget and self.now.last_in(60 * spec.time_budget):
             self._stop(control, f"another step could outlast the time budget of {spec.time_budget:g} minutes")
         if not self.job.detached and self.job.folder.followers_gone():
             self._stop(control, "the notebook that followed this run is gone")
         self.now.random = RandomState.now()
-
-    def _last_in(self, budget_s: float) -> bool:
-        """Return whether a step as long as the longest so far, and its checkpoint, may end after the budget."""
-        ahead_s = self.now.round_s + self.now.save_s + min(_MARGIN_S, _MARGIN_SHARE * budget_s)
-        return self.now.step_ended_t - self.now.started_t + ahead_s > budget_s
 
     def on_log(
         self,
@@ -139,7 +94,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
             tokens_per_s=new_tokens / step_s if step_s and new_tokens > 0 else None,
             step_s=step_s,
             memory_bytes=process_memory_bytes(),
-            eta_s=(state.max_steps - state.global_step) * median(self.now.step_s or [0.0]),
+            eta_s=self.now.left_s(self.job.plan.settings, state.global_step),
             metrics=metrics,
         )
         if not math.isfinite(logs["loss"]):
@@ -158,6 +113,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
         **__: Any,
     ) -> None:
         """Tell an evaluation; keep the best and stop early where the spec says so."""
+        self.now.evaluated_t = self.clock()
+        if self.now.step_ended_t:
+            self.now.eval_s = self.now.evaluated_t - self.now.step_ended_t
         found = {key.removeprefix("eval_"): value for key, value in (metrics or {}).items()}
         loss = found.pop("loss", None)
         extra = {k: v for k, v in found.items() if k not in _KNOWN and isinstance(v, int | float)}
@@ -215,7 +173,9 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers ships no typ
         shutil.rmtree(final, ignore_errors=True)
         written.rename(final)
         self.now.last_saved_t = self.clock()
-        self.now.save_s = self.now.last_saved_t - self.now.step_ended_t if self.now.step_ended_t else 0.0
+        began_t = max(self.now.step_ended_t, self.now.evaluated_t)
+        self.now.save_s = self.now.last_saved_t - began_t if began_t else 0.0
+        self.now.saving_s += self.now.save_s
         self.emit("checkpoint", step=state.global_step, path=f"checkpoints/{final.name}")
         self._rotate()
 

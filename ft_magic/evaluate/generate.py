@@ -63,6 +63,9 @@ def _load(key: tuple[str, str | None, int, str]) -> Loaded:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from ft_magic.backends import matmul
+
+    matmul.use_fastest()
     base, adapter, bits, precision = key
     extra: dict[str, Any] = {"device_map": {"": 0}} if torch.cuda.is_available() else {}
     if bits:

@@ -8,6 +8,7 @@ from ft_magic.backends.arguments import training_arguments
 from ft_magic.errors import ExportError
 from ft_magic.export.script_update import update_lines
 from ft_magic.planning.plans import Plan
+from ft_magic.planning.smaller import with_settings
 
 _HEAD = '''"""{title}
 
@@ -131,6 +132,9 @@ def script(plan: Plan, run_folder: Path) -> str:
         ExportError: the training has parts that TRL and PEFT do not, or is not known before it has run.
     """
     _check(plan)
+    plan = with_settings(
+        plan, padding_free=False
+    )  # it learns the same, and without it TRL cuts long rows itself
     settings, method = plan.settings, plan.method
     (module, trainer), config = method.trainer.split(":"), method.config.split(":")[1]
     update = update_lines(plan, run_folder)
@@ -141,6 +145,8 @@ def script(plan: Plan, run_folder: Path) -> str:
         more = f", quantization_config={_NF4}"
     if method.score_head:
         more += ", num_labels=1"
+    if settings.attention != "sdpa":
+        more += f", attn_implementation={settings.attention!r}"
     values = training_arguments(plan) | dict(plan.spec.trainer)
     head = _HEAD.format(
         title=f"{method.title} {plan.update.title}",

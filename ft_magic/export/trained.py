@@ -32,7 +32,10 @@ def load_trained(base: Path, adapter: Path | None, *, base_bits: int = 0, dtype:
     import torch
     from transformers import AutoModelForCausalLM
 
+    from ft_magic.backends import matmul
+
     check_folders(base, adapter)
+    matmul.use_fastest()
     extra: dict[str, Any] = {}
     if base_bits == 4:
         from ft_magic.backends.quantized import nf4_config

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 MIB = 2**20
 GIB = 2**30
@@ -26,6 +27,7 @@ class Card:
         cublas_bytes: workspace of one thread's matrix products.
         flash: whether its attention kernels include FlashAttention (compute capability 8.0 and later).
         rounding_bytes: what every allocation is rounded up to.
+        source: where ``memory_bytes`` stands in a message of PyTorch: a GitHub issue; ``UNSEEN`` where none was found.
         cuda: whether CUDA's kernels run.
     """
 
@@ -36,6 +38,7 @@ class Card:
     flash: bool = True
     rounding_bytes: int = 512
     cuda: bool = True
+    source: str = ""
 
     @property
     def workspace_bytes(self) -> int:
@@ -43,25 +46,46 @@ class Card:
         return 2 * self.cublas_bytes
 
 
+# A total that no message confirms: nvidia-smi's figure less what the driver keeps on cards of the same kind.
+UNSEEN = "no message found"
+
+
+def _card(name: str, gib: float, source: str, **more: Any) -> Card:
+    return Card(name, int(gib * GIB), source=source, **more)
+
+
 # Context sizes: T4 141 MiB, L4 226 and A100 501 measured (fitcheck-llm, AgileRL); others take the A100's.
-# Totals: the "total capacity" PyTorch prints when it runs out, a few hundred MiB less than nvidia-smi's.
+# Totals: the "total capacity" PyTorch prints when it runs out, a few hundred MiB less than nvidia-smi's. Where drivers
+# differ, the smallest that was seen: a T4 has printed 14.75 GiB until 2025, and 14.56 since.
 CARDS: Mapping[str, Card] = MappingProxyType(
     {
-        "T4": Card("T4", int(14.75 * GIB), 141 * MIB, flash=False),
-        "L4": Card("L4", int(22.17 * GIB), 226 * MIB),
-        "4090": Card("RTX 4090", int(23.64 * GIB)),
-        "A100-40": Card("A100 40 GB", int(39.39 * GIB)),
-        "A100-80": Card("A100 80 GB", int(79.15 * GIB)),
-        "H100": Card("H100 80 GB", int(79.11 * GIB), cublas_bytes=_CUBLAS_HOPPER_BYTES),
-        "A10G": Card("A10G", int(22.19 * GIB)),
-        "L40S": Card("L40S", int(44.40 * GIB)),
-        "3090": Card("RTX 3090", int(23.69 * GIB)),
-        "4080": Card("RTX 4080", int(15.70 * GIB)),
-        "3070": Card("RTX 3070", int(7.78 * GIB)),
-        "3080": Card("RTX 3080 Ti", int(11.75 * GIB)),
-        "A6000": Card("RTX A6000", int(47.54 * GIB)),
-        "V100": Card("V100 16 GB", int(15.77 * GIB), flash=False),
-        "H200": Card("H200", int(139.72 * GIB), cublas_bytes=_CUBLAS_HOPPER_BYTES),
+        "T4": _card("T4", 14.56, "facebookresearch/tribev2#28", context_bytes=141 * MIB, flash=False),
+        "L4": _card("L4", 22.03, UNSEEN, context_bytes=226 * MIB),
+        "4090": _card("RTX 4090", 23.64, "ali-vilab/VGen#104"),
+        "A100-40": _card("A100 40 GB", 39.50, "TianheWu/CoSeR#10"),
+        "A100-80": _card("A100 80 GB", 79.25, "levihsu/OOTDiffusion#235"),
+        "H100": _card("H100 80 GB", 79.11, "vllm-project/vllm#27508", cublas_bytes=_CUBLAS_HOPPER_BYTES),
+        "H200": _card("H200", 139.72, UNSEEN, cublas_bytes=_CUBLAS_HOPPER_BYTES),
+        "A10": _card("A10", 21.99, "zai-org/CogVLM#236"),
+        "A10G": _card("A10G", 22.20, "XavierXiao/Dreambooth-Stable-Diffusion#18"),
+        "A30": _card("A30", 23.53, "google/RB-Modulation#5"),
+        "L40": _card("L40", 44.40, "NVlabs/Eagle#68"),
+        "L40S": _card("L40S", 44.40, "vladmandic/sdnext#3656 (44.68 on Windows)"),
+        "5090": _card("RTX 5090", 31.36, "TrajectoryCrafter/TrajectoryCrafter#20"),
+        "3090": _card("RTX 3090", 23.68, "vllm-project/vllm#16343"),
+        "4080": _card("RTX 4080", 15.70, UNSEEN),
+        "4060TI": _card("RTX 4060 Ti 16 GB", 15.60, UNSEEN),
+        "3060": _card("RTX 3060 12 GB", 11.75, "Kunhao-Liu/StyleGaussian#12"),
+        "3070": _card("RTX 3070", 7.78, UNSEEN),
+        "3080": _card("RTX 3080", 9.78, "zai-org/CogVideo#34"),
+        "3080TI": _card("RTX 3080 Ti", 11.75, UNSEEN),
+        "A2000": _card("RTX A2000 12 GB", 11.53, "vllm-project/vllm#12030"),
+        "A4000": _card("RTX A4000", 15.61, "DengKaiCQ/VGGT-Long#6"),
+        "A5000": _card("RTX A5000", 23.68, "zai-org/GLM-4#730"),
+        "A6000": _card("RTX A6000", 47.54, UNSEEN),
+        "6000ADA": _card("RTX 6000 Ada", 44.43, "DINGYANB/MTVCrafter#21"),
+        "V100": _card("V100 16 GB", 15.77, "nomic-ai/gpt4all#544", flash=False),
+        "V100-32": _card("V100 32 GB", 31.74, "liucongg/ChatGLM-Finetuning#73", flash=False),
     }
 )
 TEXTBOOK = ("T4", "L4", "4090", "A100-40", "A100-80", "H100")
@@ -76,6 +100,8 @@ def find_card(name: str) -> Card:
     plain = name.upper().replace(" ", "").replace("-", "").replace("GEFORCE", "")
     if "A100" in plain:
         return CARDS["A100-40" if "40G" in plain or plain.endswith("40") else "A100-80"]
+    if "V100" in plain:
+        return CARDS["V100-32" if "32G" in plain or plain.endswith("32") else "V100"]
     for key in sorted(CARDS, key=len, reverse=True):
         if key.upper().replace("-", "") in plain:
             return CARDS[key]

@@ -5,6 +5,7 @@ A few layers are enough: further ones ask for the same sizes again and find them
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 
 from ft_magic.memory.allocator import CachingAllocator
@@ -41,18 +42,32 @@ class _Replay:
         return number
 
 
+# Rows of evenly spread lengths: each that is longer than all before is, on average, half way from those to the longest.
+_RECORDS = (1 / 2, 3 / 4, 1.0)
+
+
 def unused_bytes(model: Architecture, setting: Setting) -> float:
-    """Return the bytes reserved and not allocated at the peak of a step."""
-    block = model.blocks[-1]
-    forward, backward, out, size = _layer_logs(model, setting, block)
-    loss = _loss_log(model, setting)
+    """Return the bytes reserved and not allocated at the peak of a step.
+
+    Where lengths vary, rows of other lengths came before the longest, and the blocks made for them are still cached.
+    """
     replay = _Replay()
-    layers = min(_LAYERS - bool(model.experts), model.layers)  # experts are many alike already
-    if setting.checkpointing == "layers":
-        for _ in range(model.layers - layers):
-            replay.take(size)
-    runs: list[dict[int, int]] = []
+    for share in _RECORDS if setting.lengths_vary else (1.0,):
+        _play_step(replay, model, replace(setting, length=max(1, round(setting.length * share))))
+    return max(0.0, float(replay.allocator.reserved_bytes - replay.allocator.peak_allocated_bytes))
+
+
+def _play_step(replay: _Replay, model: Architecture, setting: Setting) -> None:
+    """Play the forward pass, the loss and the backward pass of a few layers, or of all where lengths vary."""
+    forward, backward, out, size = _layer_logs(model, setting, model.blocks[-1])
+    loss = _loss_log(model, setting)
     checkpointed = setting.checkpointing != "none"
+    layers = min(_LAYERS - bool(model.experts), model.layers)  # experts are many alike already
+    if setting.lengths_vary and not checkpointed:
+        layers = model.layers  # blocks of every layer stay cached, and fit no longer row
+    below = range(model.layers - layers if setting.checkpointing == "layers" else 0)
+    stored = [replay.take(size) for _ in below]
+    runs: list[dict[int, int]] = []
     for _ in range(layers):
         held: dict[int, int] = {}
         replay.play(forward, held)
@@ -66,11 +81,12 @@ def unused_bytes(model: Architecture, setting: Setting) -> float:
             again: dict[int, int] = {}
             replay.play(forward, again)
             replay.play(backward, again)
-            for number in held.values():
-                replay.allocator.release(number)
         else:
             replay.play(backward, held)
-    return max(0.0, float(replay.allocator.reserved_bytes - replay.allocator.peak_allocated_bytes))
+        for number in held.values():
+            replay.allocator.release(number)
+    for number in stored:
+        replay.allocator.release(number)
 
 
 def _layer_logs(model: Architecture, setting: Setting, block: Block) -> tuple[Log, Log, int, float]:

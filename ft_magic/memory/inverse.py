@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ft_magic.errors import SpecError
-from ft_magic.memory.cards import CARDS, Card
+from ft_magic.memory.cards import CARDS, UNKNOWN, Card
 from ft_magic.memory.memory import Memory
 from ft_magic.memory.question import card_named, read_architecture, setting, with_changes
 from ft_magic.memory.setting import Loss, Setting
-from ft_magic.memory.step import peak
+from ft_magic.memory.step import needed_bytes, peak
 from ft_magic.models.architecture import Architecture
 
 # What can be searched, and where the search ends.
@@ -59,18 +59,24 @@ def largest(model: object, what: str, gpu: str, **asked: Any) -> int:
         raise SpecError(f"'{what}' cannot be searched.", f"Choose one of: {', '.join(LIMITS)}.")
     sizes, base, card = read_architecture(model), setting(**asked), card_named(gpu)
 
-    def good(value: int) -> bool:
-        return fits(peak(sizes, with_changes(base, **{what: value}), card), card)
+    def needed(value: int) -> int:
+        return needed_bytes(sizes, with_changes(base, **{what: value}), card)
 
-    if not good(1):
-        return 0
-    low, high = 1, 2
-    while high <= LIMITS[what] and good(high):
-        low, high = high, 2 * high
-    high = min(high, LIMITS[what] + 1)
+    limit, low, high = card.memory_bytes, 1, LIMITS[what]
+    at_low, at_high = needed(low), needed(high)
+    if at_low > limit or at_high <= limit:
+        return 0 if at_low > limit else high
+    straight = True
     while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if good(middle) else (low, middle)
+        # Memory grows nearly in a straight line: every other guess lies on it, the rest halve what is left.
+        guess = (
+            low + int((limit - at_low) * (high - low) / (at_high - at_low)) if straight else (low + high) // 2
+        )
+        guess, straight = min(max(guess, low + 1), high - 1), not straight
+        size = needed(guess)
+        low, at_low, high, at_high = (
+            (guess, size, high, at_high) if size <= limit else (low, at_low, guess, size)
+        )
     return low
 
 
@@ -78,18 +84,39 @@ def cards_that_fit(model: object, gpus: Iterable[str] = tuple(CARDS), **asked: A
     """Return the cards a step fits on, the smallest first."""
     sizes, step = read_architecture(model), setting(**asked)
     cards = {name: card_named(name) for name in gpus}
-    good = [name for name, card in cards.items() if fits(peak(sizes, step, card), card)]
+    bare = {
+        flash: needed_bytes(sizes, step, replace(UNKNOWN, flash=flash, context_bytes=0, cublas_bytes=0))
+        for flash in {card.flash for card in cards.values()}
+    }
+
+    def needed(card: Card) -> int:
+        if step.loss.kind == "budgeted":  # takes what the card leaves
+            return needed_bytes(sizes, step, card)
+        return bare[card.flash] + card.workspace_bytes + card.context_bytes
+
+    good = [name for name, card in cards.items() if needed(card) <= card.memory_bytes]
     return sorted(good, key=lambda name: cards[name].memory_bytes)
 
 
 def cheaper(model: object, gpu: str, **asked: Any) -> list[Change]:
     """Return what would make a step need less, the least costly first; what is on already is left out."""
-    sizes, base, card = read_architecture(model), setting(**asked), card_named(gpu)
+    sizes, card = read_architecture(model), card_named(gpu)
+    found = []
+    for name, cost, changed, _ in lighter(sizes, card, **asked):
+        memory = peak(sizes, changed, card)
+        found.append(Change(name, cost, memory, fits(memory, card)))
+    return found
+
+
+def lighter(model: Architecture, card: Card, **asked: Any) -> list[tuple[str, str, Setting, int]]:
+    """Return name, cost, setting and needed bytes of what would need less: ``cheaper`` without replays."""
+    base = setting(**asked)
+    now = needed_bytes(model, base, card)
     found = []
     for name, cost, changed in _ways(base, asked):
-        if changed != base:
-            memory = peak(sizes, changed, card)
-            found.append(Change(name, cost, memory, fits(memory, card)))
+        size = needed_bytes(model, changed, card)
+        if size < now and (card.flash or changed.attention == base.attention):
+            found.append((name, cost, changed, size))
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 # Parts that are not tensors of PyTorch's allocator.
 FRAGMENTATION, RUNTIME = "fragmentation", "runtime"
@@ -58,3 +59,20 @@ class Memory:
         """Lowest and highest peak to expect, in bytes."""
         low, high = self.error
         return round(self.peak_bytes * low), round(self.peak_bytes * high)
+
+    def chart(self, gpu: str | None = None) -> Any:
+        """Return the parts as one stacked bar, a plotly ``Figure``, against a card's limit where one is named.
+
+        Raises:
+            SpecError: the card is not in the table.
+            ImportError: plotly is not installed.
+        """
+        from ft_magic.memory.question import card_named
+        from ft_magic.ui.memory_chart import figure
+
+        return figure(self, card_named(gpu) if gpu else None)
+
+    def _repr_html_(self) -> str:
+        from ft_magic.ui.memory_view import memory_html
+
+        return memory_html(self)

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field, replace
 from ft_magic.axes import Update
 from ft_magic.memory.cards import CPU, UNKNOWN
 from ft_magic.memory.memory import Memory
-from ft_magic.memory.resident import ADAM_8BIT
+from ft_magic.memory.optimizers import OPTIMIZERS
 from ft_magic.memory.setting import (
     EVERY_LINEAR,
     NF4_DOUBLE_BITS,
     Adapter,
     Loss,
-    Optimizer,
     Quantization,
     Setting,
     kind_of,
@@ -106,7 +105,7 @@ def _setting(facts: ModelFacts, work: Workload) -> Setting:
         weight_width=work.weight_bytes,
         # The Trainer runs 16-bit training under autocast; full fine-tuning keeps fp32 weights beside it on a GPU.
         autocast_width=2 if work.weight_bytes == 2 or (work.gpu and full) else 0,
-        optimizer=Optimizer(ADAM_8BIT if quantized and work.gpu else None),
+        optimizer=OPTIMIZERS["adamw_8bit" if quantized and work.gpu else "adamw_torch_fused"],
         loss=Loss("full") if work.full_logits else Loss("chunked", chunk_tokens=_LOSS_CHUNK_TOKENS),
         checkpointing="layers" if work.checkpointing else "none",
         frozen_copies=work.frozen_copies,

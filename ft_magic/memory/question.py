@@ -8,27 +8,39 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from ft_magic.axes import Method, Update, find_method, find_update
+from ft_magic.axes import find_method, find_update
 from ft_magic.errors import ModelError, SpecError, nearest
 from ft_magic.memory.cards import CARDS, Card, find_card
 from ft_magic.memory.memory import Memory
+from ft_magic.memory.optimizers import OPTIMIZERS
 from ft_magic.memory.records import assumptions, read_metric, read_model, read_setting
-from ft_magic.memory.resident import ADAM_8BIT
 from ft_magic.memory.setting import (
     EVERY_LINEAR,
+    LOSS_KINDS,
+    LOSS_NAMES,
     NF4_DOUBLE_BITS,
     Adapter,
     Loss,
-    Optimizer,
     Quantization,
     Setting,
     kind_of,
 )
 from ft_magic.memory.step import peak
+from ft_magic.memory.trainers import BACKENDS, reference_of, usual_loss
 from ft_magic.models import read_config
 from ft_magic.models.architecture import Architecture, architecture
 from ft_magic.spec import Spec
 
+__all__ = [
+    "CHECKPOINTING",
+    "ENGINES",
+    "OPTIMIZERS",
+    "card_named",
+    "estimate_memory",
+    "read_architecture",
+    "setting",
+    "with_changes",
+]
 ENGINES = ("closed", "trace")
 # Keys of a spec that decide memory; and short names people type.
 _SPEC_KEYS = (
@@ -42,17 +54,6 @@ _ALIASES = {
     "card": "gpu",
 }
 CHECKPOINTING = ("none", "layers", "offloaded")
-# Optimizer names as in a spec's ``optim`` -> what they hold; None = twice the parameter's own width.
-OPTIMIZERS: Mapping[str, Optimizer] = {
-    "adamw_torch": Optimizer(None, copies=1.0),
-    "adamw_torch_fused": Optimizer(None),
-    "adamw_8bit": Optimizer(ADAM_8BIT),
-    "adamw_bnb_8bit": Optimizer(ADAM_8BIT),
-    "paged_adamw_8bit": Optimizer(ADAM_8BIT, paged=True),
-    "paged_adamw_32bit": Optimizer(8.0, paged=True),
-    "sgd": Optimizer(0.0),
-    "adafactor": Optimizer(0.0),
-}
 
 
 def estimate_memory(
@@ -83,10 +84,6 @@ def estimate_memory(
         raise SpecError(f"engine '{engine}' is none.", f"Choose one of: {', '.join(ENGINES)}.")
     if record is not None:
         return _of_record(record, engine)
-    if engine == "trace":
-        raise SpecError(
-            "engine 'trace' needs a record.", "Leave engine out: the closed form answers from config.json."
-        )
     if isinstance(model, Spec):
         asked = {key: getattr(model, key) for key in _SPEC_KEYS if getattr(model, key) is not None} | asked
         asked["precision"] = {"auto": "bf16"}.get(str(asked["precision"]), asked["precision"])
@@ -102,14 +99,27 @@ def estimate_memory(
             f"estimate_memory knows no '{unknown[0]}'.{nearest(unknown[0], known)}",
             f"Choose from: {', '.join(known)}.",
         )
+    if engine == "trace":
+        return _traced(model, named, card, metric)
     return peak(read_architecture(model), setting(**named), card, metric)
+
+
+def _traced(model: object, named: dict[str, Any], card: Card, metric: str) -> Memory:
+    """Return the answer of the tracer: in this process if it has torch, else in one of its own."""
+    from ft_magic.memory.tracing import process, trace_model
+
+    config, asked = _config(model), setting(**named)
+    if process.here():
+        return trace_model(config, asked, card, metric)
+    asked_again = {**named, "gpu": card.name if card.memory_bytes else None, "metric": metric}
+    return process.ask({"model": dict(config), "asked": asked_again})
 
 
 def _of_record(record: Mapping[str, Any], engine: str) -> Memory:
     if engine == "trace":
-        from ft_magic.memory.tracing import trace_record
+        from ft_magic.memory.tracing import process, trace_record
 
-        return trace_record(record)
+        return trace_record(record) if process.here() else process.ask({"record": dict(record)})
     card = find_card(str(record.get("gpu") or ""))
     found = peak(read_model(record), read_setting(record), card, read_metric(record))
     return replace(found, notes=(*found.notes, *assumptions(record)))
@@ -133,6 +143,10 @@ def setting(  # noqa: PLR0913  each is one key of a spec
     num_virtual_tokens: int = 20,
     trainable_layers: int | None = None,
     max_completion_length: int | None = None,
+    backend: str = "trl",
+    generation_batch: int | None = None,
+    other_parameters: int = 0,
+    modules_to_save: tuple[str, ...] = (),
 ) -> Setting:
     """Return a training step in the words of a spec.
 
@@ -144,15 +158,20 @@ def setting(  # noqa: PLR0913  each is one key of a spec
         lora_r: rank.
         target_modules: linear layers with LoRA.
         lora_dropout: share of LoRA's input that is dropped; any but 0 costs a mask.
-        gradient_checkpointing: True, False, or ``offloaded``.
+        gradient_checkpointing: True, False, or ``offloaded`` (``unsloth`` is another name for it).
         optim: name of an optimizer; by default the plan's.
         precision: ``bf16`` or ``fp16`` (autocast), ``fp32``, or ``pure`` (16-bit weights in full fine-tuning).
         attention: ``sdpa``, ``flash`` or ``eager``.
-        loss: a kind of ``memory.setting.Loss``; by default what TRL does for the method.
+        loss: a kind of ``memory.setting.Loss``, or its name in TRL, Liger or Unsloth (``LOSS_NAMES``); by default what
+            the backend does for the method.
         accumulation: whether gradients wait through further micro-batches.
         num_virtual_tokens: of prompt, prefix and p-tuning.
         trainable_layers: top layers that train, of update ``freeze``.
         max_completion_length: tokens of an answer, of methods that answer while they train.
+        backend: whose code trains: ``trl``, ``liger`` (TRL with ``use_liger_kernel``) or ``unsloth``.
+        generation_batch: answers sampled at once, of such methods; by default the micro-batch, 0 where vLLM samples.
+        other_parameters: weights of further models that are held in the same width: a reward model, a teacher.
+        modules_to_save: layers trained whole beside an adapter: ``embed_tokens``, ``lm_head``.
 
     Raises:
         SpecError: a value that means nothing.
@@ -162,11 +181,25 @@ def setting(  # noqa: PLR0913  each is one key of a spec
     weight = 4 if not narrow or (full and precision != "pure") else 2
     name = optim or ("paged_adamw_8bit" if row.bits else "adamw_torch_fused")
     if name not in OPTIMIZERS:
-        raise SpecError(f"optim '{name}' has no memory row.", f"Choose one of: {', '.join(OPTIMIZERS)}.")
+        raise SpecError(
+            f"optim '{name}' has no memory row.{nearest(name, list(OPTIMIZERS))}",
+            f"Choose one of: {', '.join(OPTIMIZERS)}.",
+        )
     adapter = None
     if not full:
-        adapter = _adapter(row, lora_r, target_modules, dropout=lora_dropout > 0, tokens=num_virtual_tokens)
-    checkpointing = str(gradient_checkpointing)
+        adapter = Adapter(
+            kind_of(row), lora_r, tuple(target_modules), dropout=lora_dropout > 0, virtual_tokens=num_virtual_tokens,
+            saved=tuple(modules_to_save),
+        )  # fmt: skip
+    if backend not in BACKENDS:
+        raise SpecError(f"backend '{backend}' has no memory row.", f"Choose one of: {', '.join(BACKENDS)}.")
+    kind = LOSS_NAMES.get(loss or "", loss) or usual_loss(chosen, backend)
+    if kind not in LOSS_KINDS:
+        words = [*LOSS_KINDS, *LOSS_NAMES]
+        raise SpecError(
+            f"loss '{kind}' has no memory row.{nearest(kind, words)}", f"Choose one of: {', '.join(words)}."
+        )
+    checkpointing = {"unsloth": "offloaded"}.get(str(gradient_checkpointing), str(gradient_checkpointing))
     if isinstance(gradient_checkpointing, bool):
         checkpointing = "layers" if gradient_checkpointing else "none"
     if checkpointing not in CHECKPOINTING:
@@ -184,28 +217,20 @@ def setting(  # noqa: PLR0913  each is one key of a spec
         weight_width=weight,
         autocast_width=2 if narrow and precision != "pure" else 0,
         optimizer=OPTIMIZERS[name],
-        loss=Loss(loss or _default_loss(chosen)),
+        loss=Loss(kind, scaled=False),
         checkpointing=checkpointing,
         attention=attention,
         frozen_copies=int(chosen.reference == "live" and full),
         twins=int(chosen.name == "ppo"),
         accumulates=accumulation,
-        generation_batch=micro_batch_size if answers else 0,
+        generation_batch=(micro_batch_size if generation_batch is None else generation_batch)
+        if answers
+        else 0,
+        method=method,
+        reference=reference_of(chosen, full=full),
+        other_weights=other_parameters,
+        **BACKENDS[backend],
         layers_trained=(trainable_layers or -1) if "trainable_layers" in row.options else None,
-    )
-
-
-def _default_loss(method: Method) -> str:
-    if method.name == "reward":
-        return "none"
-    if method.generates:
-        return "log_probs"
-    return "chunked" if method.feed in ("labels", "whole_pairs") else "full"
-
-
-def _adapter(row: Update, rank: int, targets: tuple[str, ...], *, dropout: bool, tokens: int) -> Adapter:
-    return Adapter(
-        kind=kind_of(row), rank=rank, targets=tuple(targets), dropout=dropout, virtual_tokens=tokens
     )
 
 
@@ -229,10 +254,24 @@ def read_architecture(model: object) -> Architecture:
     """
     if isinstance(model, Architecture):
         return model
+    return architecture(_config(model))
+
+
+def _config(model: object) -> Mapping[str, Any]:
+    """Return what a model's ``config.json`` says.
+
+    Raises:
+        SpecError: only its sizes are known.
+        ModelError: no readable config.
+    """
+    if isinstance(model, Architecture):
+        raise SpecError(
+            "the tracer needs a model's config.", "Give a folder, a hub id, or the config as a dict."
+        )
     if isinstance(model, Mapping):
-        return architecture(model)
+        return model
     place = Path(str(model)).expanduser()
-    return architecture(read_config(place if place.exists() else _fetched(str(model))))
+    return read_config(place if place.exists() else _fetched(str(model)))
 
 
 def _fetched(name: str) -> Path:

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ft_magic.errors import ModelError
-from ft_magic.memory.resident import ADAM_8BIT
-from ft_magic.memory.setting import (
-    ATTENTION,
-    EVERY_LINEAR,
-    GPTQ_BITS,
-    NF4_BITS,
-    NF4_DOUBLE_BITS,
-    Adapter,
-    Loss,
-    Optimizer,
-    Quantization,
-    Setting,
+from ft_magic.memory.setting import ATTENTION, EVERY_LINEAR, Adapter, Setting
+from ft_magic.memory.stacks import (
+    frame,
+    read_attention,
+    read_checkpointing,
+    read_loss,
+    read_metric,
+    read_optimizer,
+    read_quantization,
+    version,
 )
 from ft_magic.models.architecture import Architecture, architecture
 
+__all__ = ["assumptions", "frame", "read_metric", "read_model", "read_setting", "record_config"]
 _NAMES = {
     "q": "q_proj", "k": "k_proj", "v": "v_proj", "proj": "o_proj", "output_proj": "o_proj",
     "dense": "o_proj", "dense_h_to_4h": "up_proj", "dense_4h_to_h": "down_proj", "out_proj": "o_proj",
@@ -37,25 +36,28 @@ _KINDS = {
 
 def read_model(record: Mapping[str, Any]) -> Architecture:
     """Return the model of a record from its ``arch``."""
+    return architecture(record_config(record))
+
+
+def record_config(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the model of a record in the words of a ``config.json``."""
     arch = record.get("arch") or known_architecture(str(record["model"]))
-    return architecture(
-        {
-            "model_type": arch.get("model_type", "llama"),
-            "hidden_size": arch["hidden"],
-            "num_hidden_layers": arch["layers"],
-            "num_attention_heads": arch["heads"],
-            "num_key_value_heads": arch.get("kv_heads"),
-            "head_dim": arch.get("head_dim"),
-            "intermediate_size": arch["intermediate"],
-            "vocab_size": arch["vocab"],
-            "tie_word_embeddings": arch.get("tied", False),
-            "gated_mlp": arch.get("gated_mlp", True),
-            "num_local_experts": arch.get("experts"),
-            "num_experts_per_tok": arch.get("experts_per_token"),
-            "moe_intermediate_size": arch.get("moe_intermediate"),
-            "max_position_embeddings": arch.get("positions", 2048),
-        }
-    )
+    return {
+        "model_type": arch.get("model_type", "llama"),
+        "hidden_size": arch["hidden"],
+        "num_hidden_layers": arch["layers"],
+        "num_attention_heads": arch["heads"],
+        "num_key_value_heads": arch.get("kv_heads"),
+        "head_dim": arch.get("head_dim"),
+        "intermediate_size": arch["intermediate"],
+        "vocab_size": arch["vocab"],
+        "tie_word_embeddings": arch.get("tied", False),
+        "gated_mlp": arch.get("gated_mlp", True),
+        "num_local_experts": arch.get("experts"),
+        "num_experts_per_tok": arch.get("experts_per_token"),
+        "moe_intermediate_size": arch.get("moe_intermediate"),
+        "max_position_embeddings": arch.get("positions", 2048),
+    }
 
 
 def known_architecture(name: str) -> Mapping[str, Any]:
@@ -91,13 +93,13 @@ def read_setting(record: Mapping[str, Any]) -> Setting:
         answer_length=answers,
         sides=2 if record["method"] in ("dpo", "orpo", "cpo", "simpo", "kto", "reward") else 1,
         adapter=adapter,
-        quantization=_quantization(record, stack),
+        quantization=read_quantization(record, stack),
         weight_width=weight,
         autocast_width=2 if re.search(r"bf16|fp16|amp", str(record.get("autocast"))) else 0,
-        optimizer=_optimizer(record),
-        loss=_loss(record, stack),
-        checkpointing=_checkpointing(record),
-        attention=_attention(record),
+        optimizer=read_optimizer(record),
+        loss=read_loss(record, stack, length),
+        checkpointing=read_checkpointing(record),
+        attention=read_attention(record),
         fused_norms=fused,
         fused_mlp="unsloth" in library
         or ("liger" in str(record.get("loss")).lower() and not other.get("foak_kernels")),
@@ -105,8 +107,33 @@ def read_setting(record: Mapping[str, Any]) -> Setting:
         accumulates=(record.get("grad_accum") or 1) > 1,
         fused_qkv="litgpt" in library,
         stale_outputs=bool(other.get("stale_outputs")),
-        generation_batch=record["micro_batch"] * (record.get("grad_accum") or 1) if answers else 0,
+        # vLLM answers from memory of its own.
+        generation_batch=record["micro_batch"] * (record.get("grad_accum") or 1)
+        if answers and not other.get("vllm")
+        else 0,
+        packed_experts=version(stack.get("transformers")) >= (5, 0),
+        # Where the cache is emptied, nothing stays of other lengths.
+        lengths_vary=not other.get("empty_cache_every")
+        and bool(re.search("cut at|dynamic padding|padded per batch", str(record.get("seq_kind")))),
+        method=record["method"],
+        reference=_reference(record),
+        # transformers' own default was reentrant until 5.0; a row says where it chose.
+        reentrant=version(stack.get("transformers")) < (5, 0) and "False" not in str(record.get("grad_ckpt")),
+        masked="4D mask" in str(record.get("attn")),
+        # Until 4.53 transformers always repeated them; so do litgpt's and torchtune's own models.
+        repeats_keys="GQA expanded" in str(record.get("attn"))
+        or version(stack.get("transformers")) < (4, 53)
+        or bool(library),
     )
+
+
+def _reference(record: Mapping[str, Any]) -> str:
+    """Return what a record's reference model costs, see ``Setting.reference``."""
+    if record["method"] not in ("dpo", "kto"):
+        return ""
+    if (record.get("other") or {}).get("precompute_ref_log_probs"):
+        return "precomputed"
+    return "copy" if record["update"] == "full" else "adapter"
 
 
 def assumptions(record: Mapping[str, Any]) -> tuple[str, ...]:
@@ -129,11 +156,6 @@ def assumptions(record: Mapping[str, Any]) -> tuple[str, ...]:
         (not record.get("loss"), "the loss of its library: none is named"),
     )
     return tuple(f"Assumed {text}." for applies, text in open_questions if applies)
-
-
-def frame(record: Mapping[str, Any]) -> str:
-    """Return the training library a record names, in lower case."""
-    return str((record.get("other") or {}).get("framework", "")).lower()
 
 
 def _length(record: Mapping[str, Any]) -> int:
@@ -170,13 +192,29 @@ def _adapter(record: Mapping[str, Any]) -> Adapter | None:
         targets=tuple(sorted(targets)) or ATTENTION,
         width=2 if "bf16" in str(lora.get("adapter_dtype", "")).split("(")[0] else 4,
         dropout=bool(lora.get("dropout")),
-        head=bool({"lm_head", "output"} & set(listed)),
+        head=bool({"lm_head", "output"} & set(listed))
+        and not (record.get("other") or {}).get("modules_to_save"),
         virtual_tokens=int(config.get("num_virtual_tokens") or 0),
         values=counted,
+        saved=_saved((record.get("other") or {}).get("modules_to_save") or ()),
         sets=int(bool(re.search(r"ref\w*[ _]adapter", str(record.get("other")).lower()))),
+        options={
+            name: value for name, value in config.items() if name not in _BOOKKEEPING and value is not None
+        },
     )
 
 
+def _saved(named: Sequence[str]) -> tuple[str, ...]:
+    """Return which of embedding and output layer train whole, by PEFT's names for them."""
+    words = {"wte": "embed_tokens", "embed_in": "embed_tokens", "embed_out": "lm_head", "output": "lm_head"}
+    found = {words.get(name, name) for name in named}
+    return tuple(sorted(found & {"embed_tokens", "lm_head"}))
+
+
+# Keys of PEFT's adapter_config.json that say nothing of the adapter's size.
+_BOOKKEEPING = (
+    "peft_type", "task_type", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode", "peft_version",
+)  # fmt: skip
 _EXPANDED = {
     "mlp": ("gate_proj", "up_proj", "down_proj"),
     "c_proj": ("o_proj", "down_proj"),
@@ -199,103 +237,3 @@ def _targets(listed: list[str]) -> set[str]:
     for name in listed:
         found |= set(own.get(name) or _EXPANDED.get(name.lower()) or (_NAMES.get(name, name),))
     return found if found & set(EVERY_LINEAR) else set()
-
-
-def _quantization(record: Mapping[str, Any], stack: Mapping[str, Any]) -> Quantization | None:
-    quant = record.get("quant")
-    if not quant or not quant.get("type"):
-        return None
-    kind, rest = str(quant["type"]).lower(), str(quant.get("unquantized_dtype", ""))
-    if "gptq" in kind or "awq" in kind:
-        return Quantization(GPTQ_BITS, keeps_width=False)
-    if "int8" in kind or "8bit" in kind:
-        return Quantization(8.0, 8.0)
-    upcast = rest.startswith("fp32")
-    norms = upcast or "norms fp32" in rest
-    older = "litgpt" in frame(record) or _version(stack.get("bitsandbytes")) < (0, 43)
-    return Quantization(
-        NF4_DOUBLE_BITS if quant.get("double_quant") else NF4_BITS,
-        head="lm_head quantised" in str(quant.get("unquantized")),
-        targets_only="without LoRA" in str(quant.get("unquantized")),
-        rest_width=4 if upcast else 2,
-        norm_width=4 if norms else 2,
-        keeps_input=older,
-    )
-
-
-def _optimizer(record: Mapping[str, Any]) -> Optimizer:
-    name = str(record.get("optimizer")).lower()
-    other = record.get("other") or {}
-    state = str(record.get("optimizer_state")).lower()
-    eight = "8bit" in name or "8-bit" in state
-    # torchtune's recipes ask for fused=True.
-    foreach = "foreach" in name or (
-        "torchtune" not in frame(record) and not re.search(r"fused|8bit|paged|adafactor|sgd", name)
-    )
-    # torch's AdamW makes its states like the parameter, whatever a note says of them.
-    width = ADAM_8BIT if eight else None
-    if "adafactor" in name or "sgd" in name:
-        width = 0.0
-    in_backward = bool(other.get("optimizer_in_bwd"))
-    return Optimizer(width, "paged" in name, 1.0 if foreach and not in_backward else 0.0, in_backward)
-
-
-def _loss(record: Mapping[str, Any], stack: Mapping[str, Any]) -> Loss:
-    words = str(record.get("loss")).lower()
-    alive = "kept alive" in words or bool((record.get("other") or {}).get("no_autocast"))
-    version = _version(stack.get("transformers"))
-    if record["method"] in ("grpo", "rloo") and not re.search("chunk|fused|liger", words):
-        return Loss("log_probs")
-    chunk = re.search(r"chunk\w*[ =(]+(\d+)( chunks)?", words)
-    if chunk and not (record["update"] == "full" and "full logits for full" in words):
-        tokens = int(chunk[1])
-        if chunk[2]:
-            tokens = -(-int(record["micro_batch"] or 1) * _length(record) // tokens)
-        return Loss(
-            "held_chunks" if chunk[2] or "litgpt" in frame(record) else "chunked", chunk_tokens=tokens
-        )
-    if re.search("liger|fused linear", words) or ("chunk" in words and chunk is None):
-        return Loss("chunked" if "chunk" in words else "fused")
-    if "triton" in words:
-        return Loss("inplace" if version >= (4, 46) else "inplace_early")
-    if version <= (4, 48):
-        return Loss("early" if version <= (4, 45) else "shifted", alive)
-    return Loss("full", alive)
-
-
-def _version(text: Any) -> tuple[int, int]:
-    parts = re.findall(r"\d+", str(text or ""))
-    return (int(parts[0]), int(parts[1])) if len(parts) > 1 else (99, 0)
-
-
-def _checkpointing(record: Mapping[str, Any]) -> str:
-    words = str(record.get("grad_ckpt") or "none").lower()
-    if words.startswith(("none", "false", "off")):
-        return "none"
-    if (record.get("other") or {}).get("activation_offloading") or "unsloth" in words:
-        return "offloaded"
-    return "layers"
-
-
-def _attention(record: Mapping[str, Any]) -> str:
-    words = str(record.get("attn") or "sdpa").lower()
-    if words.startswith("eager"):
-        return "eager"
-    if "flash_attention" in words or "flash-attn" in words or "fa2" in words:
-        return "flash"
-    quant = record.get("quant") or {}
-    if str(quant.get("unquantized_dtype", "")).startswith("fp32") and "math" in words:
-        return "math"
-    return "sdpa"
-
-
-def read_metric(record: Mapping[str, Any]) -> str:
-    """Return which sum a record measured."""
-    words = str(record.get("metric")).lower()
-    if "not stated" in words or words == "none":  # between the two others
-        return "reserved"
-    if "reserved" in words and "allocated" not in words:
-        return "reserved"
-    if re.search(r"nvml|device|nvidia-smi|process", words):
-        return "device"
-    return "allocated"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ft_magic.memory.optimizers import ADAM_8BIT, state_bytes, step_bytes
 from ft_magic.memory.setting import Setting
+from ft_magic.memory.trainables import saved_shapes, trained_shapes, trained_values
 from ft_magic.models.architecture import Architecture
 
+__all__ = ["ADAM_8BIT", "Resident", "resident"]
 _LINEAR_PARTS = ("attention", "mlp", "experts")
-_FP32 = 4
-# bitsandbytes' 8-bit states keep an fp32 scale per 256 values, for each of the two (bitsandbytes/functional.py).
-ADAM_8BIT = 2 + 2 * _FP32 / 256
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,8 @@ class Resident:
         others: further models.
         trained: values that train.
         trained_width: bytes of each.
+        step: what an optimizer step needs for a moment.
+        gradients: of all that trains, where they exist together.
     """
 
     weights: float
@@ -36,6 +38,8 @@ class Resident:
     others: float
     trained: int
     trained_width: int
+    step: float
+    gradients: float
 
 
 def resident(model: Architecture, setting: Setting) -> Resident:
@@ -43,9 +47,16 @@ def resident(model: Architecture, setting: Setting) -> Resident:
     adapter = setting.adapter
     trained = trained_values(model, setting)
     width = adapter.width if adapter else setting.weight_width
-    optimizer = setting.optimizer
-    per_value = 2 * width if optimizer.state_bytes is None else optimizer.state_bytes
-    states = 0.0 if optimizer.paged else per_value * trained
+    shapes = trained_shapes(model, setting)
+    counted = sum(rows * columns * copies for rows, columns, copies in shapes)
+    share = trained / counted if counted else 0.0  # the caller's own count of an adapter may differ
+    states = state_bytes(setting.optimizer, shapes, width) * share
+    step = step_bytes(setting.optimizer, shapes, width) * min(share, 1.0)
+    whole_width = setting.quantization.rest_width if setting.quantization else setting.weight_width
+    saved = saved_shapes(model, setting)  # a copy of each trains, beside the frozen one
+    saved_bytes = float(sum(rows * columns for rows, columns, _ in saved) * whole_width)
+    states += state_bytes(setting.optimizer, saved, whole_width)
+    step += step_bytes(setting.optimizer, saved, whole_width)
     weights, unquantized, constants = _weights(model, setting)
     whole = weights + unquantized + constants
     copies = setting.frozen_copies + (0 if adapter else setting.twins)
@@ -53,11 +64,13 @@ def resident(model: Architecture, setting: Setting) -> Resident:
         weights=weights,
         unquantized=unquantized,
         constants=constants,
-        adapter=trained * width * (1 + (adapter.sets if adapter else 0)) if adapter else 0.0,
+        adapter=trained * width * (1 + adapter.sets) + saved_bytes if adapter else 0.0,
         optimizer=states * (1 + setting.twins),
         others=copies * whole + setting.other_weights * setting.weight_width,
         trained=trained,
         trained_width=width,
+        step=step,
+        gradients=float(trained * width) + saved_bytes,
     )
 
 
@@ -68,13 +81,15 @@ def _weights(model: Architecture, setting: Setting) -> tuple[float, float, float
         return float(model.parameters * setting.weight_width), 0.0, 0.0
     parts = model.parts
     linear = sum(parts[name] for name in _LINEAR_PARTS)
+    experts = parts["experts"] if setting.packed_experts else 0
+    linear -= experts
     left = 0
     if quantization.targets_only and setting.adapter:
         left = sum(
             block.layers * matrix.weights
             for block in model.blocks
             for matrix in block.matrices
-            if matrix.part in _LINEAR_PARTS and matrix.name not in setting.adapter.targets
+            if matrix.part in _LINEAR_PARTS and not setting.adapter.aims_at(matrix.name)
         )
     head = parts["head"] if quantization.head else 0
     packed = linear - left + head
@@ -82,60 +97,7 @@ def _weights(model: Architecture, setting: Setting) -> tuple[float, float, float
     unquantized = (
         rest * quantization.rest_width
         + parts["norms"] * quantization.norm_width
-        + left * setting.weight_width
+        + (left + experts) * setting.weight_width
     )
     bits = quantization.weight_bits
     return packed * bits / 8, unquantized, packed * (quantization.bits - bits) / 8
-
-
-def trained_values(model: Architecture, setting: Setting) -> int:
-    """Return how many values train."""
-    adapter = setting.adapter
-    if adapter is None:
-        return _full_values(model, setting)
-    if adapter.values is not None:
-        return adapter.values
-    if adapter.kind in ("lora", "dora"):
-        return _lora_values(model, setting)
-    tokens, hidden = adapter.virtual_tokens, model.hidden
-    keys = model.kv_heads * model.head_dim
-    outputs = sum(
-        block.layers * (matrix.copies * (adapter.rank + matrix.outputs))
-        for block in model.blocks
-        for matrix in block.matrices
-        if matrix.name in adapter.targets
-    )
-    counted = {
-        "prompt": tokens * hidden,
-        "prefix": tokens * model.layers * 2 * keys,
-        "ptuning": tokens * hidden + 3 * hidden * hidden,
-        "norms": model.parts["norms"],
-        "vera": outputs,
-        # Two bottlenecks of 64 a layer (Houlsby et al. 2019).
-        "bottleneck": model.layers * 2 * (2 * hidden * 64 + hidden + 64),
-        "ia3": model.layers * (2 * keys + model.inner),
-    }
-    return counted.get(adapter.kind, 0)
-
-
-def _full_values(model: Architecture, setting: Setting) -> int:
-    if setting.layers_trained is None:
-        return model.parameters
-    parts = model.parts
-    trained = -(-model.layers // 4) if setting.layers_trained < 0 else setting.layers_trained
-    layered = model.parameters - parts["embedding"] - parts["head"]
-    return round(layered * trained / model.layers)
-
-
-def _lora_values(model: Architecture, setting: Setting) -> int:
-    adapter = setting.adapter
-    if adapter is None:
-        return 0
-    total = sum(
-        block.layers * matrix.copies
-        * (adapter.rank * (matrix.inputs + matrix.outputs) + (matrix.outputs if adapter.kind == "dora" else 0))
-        for block in model.blocks
-        for matrix in block.matrices
-        if matrix.name in adapter.targets
-    )  # fmt: skip
-    return total + (adapter.rank * (model.hidden + model.vocab) if adapter.head else 0)

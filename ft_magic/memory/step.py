@@ -13,27 +13,13 @@ from ft_magic.memory.cards import CPU, Card
 from ft_magic.memory.fragmentation import unused_bytes
 from ft_magic.memory.logits import head_and_loss
 from ft_magic.memory.memory import FRAGMENTATION, RUNTIME, Memory
+from ft_magic.memory.phases import Instant, generation, load, scoring
 from ft_magic.memory.resident import Resident, resident
 from ft_magic.memory.setting import Setting
 from ft_magic.memory.tape import Tape
 from ft_magic.models.architecture import Architecture, Block
 
-
-@dataclass(frozen=True)
-class Instant:
-    """Bytes alive at one moment, besides what stays."""
-
-    name: str
-    activations: float = 0.0
-    logits: float = 0.0
-    gradients: float = 0.0
-    workspace: float = 0.0
-    cache: float = 0.0
-
-    @property
-    def total(self) -> float:
-        """Sum, in bytes."""
-        return self.activations + self.logits + self.gradients + self.workspace + self.cache
+_FP32, _HALF = 4, 2
 
 
 @dataclass(frozen=True)
@@ -63,8 +49,31 @@ def peak(model: Architecture, setting: Setting, card: Card, metric: str = "devic
         metric: which sum ``peak_bytes`` is.
     """
     setting = replace(setting, flash=card.flash)
+    parts, instant = _tensors(model, setting, card)
+    if card is not CPU:
+        parts[FRAGMENTATION] = _fragmentation(model, setting, card, sum(parts.values()))
+    whole = {name: round(size) for name, size in parts.items()}
+    return Memory(whole, instant, metric, _BANDS[model.known and not model.experts], _notes(model, setting))
+
+
+def needed_bytes(model: Architecture, setting: Setting, card: Card) -> int:
+    """Return what a card must have for a step in bytes: tensors and context, nothing the allocator could free.
+
+    A tenth of the work of ``peak``, which replays the allocator too.
+    """
+    parts, _ = _tensors(model, replace(setting, flash=card.flash), card)
+    return sum(round(size) for size in parts.values())
+
+
+def _tensors(model: Architecture, setting: Setting, card: Card) -> tuple[dict[str, float], str]:
+    """Return bytes by part at the peak, without fragmentation, and the peak's instant."""
     stays = resident(model, setting)
+    setting = _with_budget(model, setting, stays, card)
     found = max(instants(model, setting, stays), key=lambda instant: instant.total)
+    kept = stays.adapter + stays.optimizer
+    loading = load(model, setting)
+    if loading.total > found.total + kept:
+        found, stays = loading, replace(stays, adapter=0.0, optimizer=0.0)
     parts = {
         "weights": stays.weights,
         "unquantized weights": stays.unquantized,
@@ -80,20 +89,25 @@ def peak(model: Architecture, setting: Setting, card: Card, metric: str = "devic
         RUNTIME: float(card.context_bytes),
         FRAGMENTATION: 0.0,
     }
-    if card is not CPU:
-        parts[FRAGMENTATION] = _fragmentation(model, setting, card, sum(parts.values()))
-    whole = {name: round(size) for name, size in parts.items()}
-    return Memory(whole, found.name, metric, _BANDS[model.known and not model.experts], _notes(model))
+    return parts, found.name
 
 
 # Over published runs with complete settings nine of ten are within the first (bench/memory.py: 7.8 %).
 _BANDS = {True: (0.92, 1.08), False: (0.80, 1.20)}
 
 
-def _notes(model: Architecture) -> tuple[str, ...]:
-    if model.known:
-        return ()
-    return (f"model_type '{model.model_type}' is not in the table: counted like a Llama of its sizes",)
+def _notes(model: Architecture, setting: Setting) -> tuple[str, ...]:
+    """Return what was guessed, and what may surprise, one sentence each."""
+    said = list(model.doubts)
+    if setting.quantization and setting.packed_experts and model.experts:
+        said.append(
+            "Experts stay in 16 bit: transformers 5 packs them, and bitsandbytes quantizes linear layers."
+        )
+    if any(block.mixer != "attention" for block in model.blocks):
+        said.append(
+            "Layers without attention are counted as their fused kernels run; without those they need more."
+        )
+    return tuple(said)
 
 
 def _fragmentation(model: Architecture, setting: Setting, card: Card, needed: float) -> float:
@@ -104,35 +118,118 @@ def _fragmentation(model: Architecture, setting: Setting, card: Card, needed: fl
     return max(0.0, min(unused, card.memory_bytes - needed))
 
 
+def _with_budget(model: Architecture, setting: Setting, stays: Resident, card: Card) -> Setting:
+    """Return the setting with half the memory left free as the budget of Unsloth's loss; it asks for 4 GiB at most."""
+    if setting.loss.kind != "budgeted" or not card.memory_bytes:
+        return setting
+    hidden = setting.tokens * model.hidden * setting.compute_width
+    stored = hidden * model.layers if setting.checkpointing == "layers" else hidden
+    taken = (
+        stays.weights + stays.unquantized + stays.constants + stays.adapter + stays.optimizer + stays.others
+    )
+    free = card.memory_bytes - card.context_bytes - card.workspace_bytes - taken - stored
+    return replace(setting, loss=replace(setting.loss, budget_bytes=min(4 * 2**30, max(free / 2, 2**26))))
+
+
 def instants(model: Architecture, setting: Setting, stays: Resident) -> list[Instant]:
-    """Return every instant that can be the peak."""
-    costs = [(block.layers, layer_cost(model, setting, block)) for block in model.blocks]
+    """Return every instant of a step that can be the peak."""
+    costs = [layer_cost(model, setting, block) for block in model.blocks]
+    order = model.order or tuple(kind for kind, block in enumerate(model.blocks) for _ in range(block.layers))
     hidden = setting.tokens * model.hidden * LayerTape(Tape(), model, setting).stream_width
-    store = sum(layers * cost.store for layers, cost in costs)
-    gradients = float(stays.trained * stays.trained_width) * (1 + setting.twins)
+    unneeded = _unneeded(model, setting)
+    store = sum(block.layers * cost.store for block, cost in zip(model.blocks, costs, strict=True)) - unneeded
+    gradients = stays.gradients * (1 + setting.twins)
     waiting = gradients if setting.accumulates else 0.0
-    last, first = costs[-1][1], costs[0][1]
     forward, backward, head = loss_cost(model, setting)
-    logits = setting.logit_tokens * model.vocab * LayerTape(Tape(), model, setting).logits_width
+    width = LayerTape(Tape(), model, setting).logits_width
+    logits = float(setting.logit_tokens * model.vocab * width)
     stale = logits if setting.stale_outputs else 0.0
     held = logits if setting.loss.outputs_alive else 0.0
-    early = waiting or (0.0 if setting.optimizer.in_backward else head)
     whole = gradients
     if setting.optimizer.in_backward:
         whole = max(_largest(model) * stays.trained_width, head)
+    early = waiting or (0.0 if setting.optimizer.in_backward else head)
     found = [
-        Instant("forward", store + hidden, forward + stale, waiting),
+        Instant("forward", store + hidden + _cast_bytes(setting, stays), forward + stale, waiting),
         Instant("backward", store + hidden, backward, waiting),
-        Instant("backward", store - last.store + last.backward, held, early + last.gradients * (not waiting)),
-        Instant("backward", first.backward, held, whole),
-        Instant(
-            "optimizer", 0.0, held, whole, setting.optimizer.copies * stays.trained * stays.trained_width
-        ),
+        *_layer_instants(costs, order, held, (early, whole, -unneeded), accumulates=bool(waiting)),
+        Instant("backward", 0.0, held, whole, _tied_bytes(model, setting)),
+        Instant("optimizer", 0.0, held, whole, stays.step),
     ]
+    last = costs[order[-1]]
     if setting.checkpointing == "none":
         found.append(Instant("forward", store - last.store + last.forward, stale, waiting))
+    if setting.reference in ("adapter", "copy") and setting.sides > 1:
+        found.append(scoring(setting, model, store, width, waiting))
     if setting.generation_batch:
-        found.append(_generation(model, setting))
+        found.append(generation(model, setting))
+    return found
+
+
+def _cast_bytes(setting: Setting, stays: Resident) -> float:
+    """Return the 16-bit copies of trained weights that autocast caches until the forward pass ends.
+
+    Without checkpointing the layers keep them anyway (aten/src/ATen/autocast_mode.cpp: leaves that need a gradient).
+    """
+    if setting.checkpointing == "none" or not 0 < setting.autocast_width < stays.trained_width:
+        return 0.0
+    return float(stays.trained * setting.autocast_width)
+
+
+def _tied_bytes(model: Architecture, setting: Setting) -> float:
+    """Return what the last gradient of the backward pass needs beside all others: that of an embedding in two roles.
+
+    Those of output layer and embedding are summed into a third (torch/csrc/autograd/input_buffer.cpp); it becomes the
+    parameter's own where none waits.
+    """
+    if setting.adapter is not None or not model.tied or setting.layers_trained is not None:
+        return 0.0
+    return float((2 + setting.accumulates) * model.vocab * model.hidden * setting.weight_width)
+
+
+def _unneeded(model: Architecture, setting: Setting) -> float:
+    """Return what the first layer's norm keeps of a frozen embedding where that needs no gradient: nothing."""
+    if (
+        model.post_norm
+        or setting.adapter is None
+        or setting.checkpointing != "none"
+        or setting.adapter.kind not in ("lora", "dora", "vera")
+    ):
+        return 0.0
+    plain = not (model.layer_norm or setting.fused_norms or setting.compiled)
+    width = _FP32 if plain else LayerTape(Tape(), model, setting).stream_width
+    return float(setting.tokens * model.hidden * width)
+
+
+def _layer_instants(
+    costs: list[LayerCost],
+    order: tuple[int, ...],
+    held: float,
+    start: tuple[float, float, float],
+    *,
+    accumulates: bool,
+) -> list[Instant]:
+    """Return the backward pass of the first and the last layer of each kind: most is stored, most gradients exist.
+
+    Args:
+        costs: of each kind of layer.
+        order: the kind of each layer, from first to last.
+        held: logits a caller still holds.
+        start: gradients that exist when the last layer runs, all of them, and what is stored before the first layer.
+        accumulates: whether all exist anyway.
+    """
+    early, whole, stored = start
+    found = []
+    made = sum(costs[kind].gradients for kind in order)
+    firsts = {kind: order.index(kind) for kind in set(order)}
+    lasts = {kind: index for index, kind in enumerate(order)}
+    for index, kind in enumerate(order):
+        cost = costs[kind]
+        if index in (firsts[kind], lasts[kind]):
+            now = early if accumulates else min(whole, early + made)
+            found.append(Instant("backward", stored + cost.backward, held, whole if index == 0 else now))
+        stored += cost.store
+        made -= cost.gradients
     return found
 
 
@@ -171,10 +268,3 @@ def loss_cost(model: Architecture, setting: Setting) -> tuple[float, float, floa
     hidden = tape.make(layer.tokens * model.hidden, layer.stream_width)
     forward, backward = head_and_loss(layer, hidden)
     return forward - hidden.size, backward - hidden.size, tape.gradients
-
-
-def _generation(model: Architecture, setting: Setting) -> Instant:
-    """Keys and values of every token of every sequence generated at once, and one step of logits."""
-    keys = sum(block.layers for block in model.blocks) * model.kv_heads * (model.head_dim + model.value_dim)
-    cache = setting.generation_batch * setting.length * keys * setting.compute_width
-    return Instant("generation", 0.0, setting.generation_batch * model.vocab * 3 * 4.0, 0.0, 0.0, cache)

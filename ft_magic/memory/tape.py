@@ -109,6 +109,10 @@ class Tape:
         for tensor in tensors:
             self._release(tensor)
 
+    def hold(self, tensor: Tensor) -> None:
+        """Have one more local variable hold a tensor."""
+        self._hold(tensor)
+
     def mark(self) -> None:
         """Forget the peak so far."""
         self.peak = self.live

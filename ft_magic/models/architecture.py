@@ -12,41 +12,11 @@ from typing import Any
 
 from ft_magic.errors import ModelError
 from ft_magic.models.families import FAMILIES, GENERIC, Family
+from ft_magic.models.layers import decoder_blocks
+from ft_magic.models.matrices import Block, Matrix
+from ft_magic.models.sizes import Sizes, is_strange, read_sizes
 
-
-@dataclass(frozen=True)
-class Matrix:
-    """A linear layer.
-
-    Attributes:
-        name: what LoRA calls it, such as ``q_proj``.
-        inputs: width it reads.
-        outputs: width it writes.
-        bias: whether it adds a vector of ``outputs``.
-        copies: how many of it a layer holds (experts).
-        part: ``attention``, ``mlp``, ``experts`` or ``router``.
-    """
-
-    name: str
-    inputs: int
-    outputs: int
-    bias: bool = False
-    copies: int = 1
-    part: str = "attention"
-
-    @property
-    def weights(self) -> int:
-        """Weights of all copies, without biases."""
-        return self.copies * self.inputs * self.outputs
-
-
-@dataclass(frozen=True)
-class Block:
-    """One kind of decoder layer and how many of it the model has."""
-
-    layers: int
-    matrices: tuple[Matrix, ...]
-    norm_values: int
+__all__ = ["Architecture", "Block", "Matrix", "architecture", "language_part"]
 
 
 @dataclass(frozen=True)
@@ -72,6 +42,15 @@ class Architecture:
         head_bias: values of the output layer's bias.
         norm_values: values of the final norm.
         known: whether ``model_type`` is in the table; others are counted as Llama-like.
+        order: which of ``blocks`` each layer is, from first to last; empty = one kind after the other.
+        parallel: whether attention and feed-forward part read the same norm.
+        head_normed: whether queries and keys have a norm of their own.
+        norm_code: how its norm is written, see ``Family``.
+        post_norm: whether norms follow attention and feed-forward part alone.
+        activation: the feed-forward part's activation, by transformers' name.
+        soft_cap: whether the logits go through a tanh (Gemma 2).
+        embedding_values: values of embeddings beside the main one (positions, Gemma's per layer).
+        doubts: what the count leaves out or guesses, one sentence each.
     """
 
     model_type: str
@@ -92,6 +71,15 @@ class Architecture:
     head_bias: int = 0
     norm_values: int = 0
     known: bool = True
+    order: tuple[int, ...] = ()
+    parallel: bool = False
+    head_normed: bool = False
+    norm_code: str = ""
+    post_norm: bool = False
+    activation: str = "silu"
+    soft_cap: bool = False
+    embedding_values: int = 0
+    doubts: tuple[str, ...] = ()
 
     @property
     def layers(self) -> int:
@@ -111,7 +99,7 @@ class Architecture:
         sums["biases"] += self.head_bias
         table = self.vocab * self.hidden
         return {
-            "embedding": table + self.positions * self.hidden,
+            "embedding": table + self.embedding_values,
             "head": 0 if self.tied else table,
         } | sums
 
@@ -145,147 +133,84 @@ def architecture(config: Mapping[str, Any]) -> Architecture:
 
 
 def _architecture(config: Mapping[str, Any]) -> Architecture:
+    if config.get("is_encoder_decoder"):
+        raise KeyError("a decoder without an encoder")
     kind = str(config["model_type"])
     family = FAMILIES.get(kind, GENERIC)
-    heads = int(_first(config, "num_attention_heads", "n_head"))
-    hidden = int(_first(config, "hidden_size", "n_embd"))
-    layers = int(_first(config, "num_hidden_layers", "n_layer"))
-    width = int(config.get("head_dim") or hidden // heads)
-    vocab = int(config["vocab_size"])
-    values, kv_heads = width, _kv_heads(config, heads)
-    if config.get("kv_lora_rank"):  # multi-head latent attention
-        width = int(config["qk_nope_head_dim"]) + int(config["qk_rope_head_dim"])
-        values, kv_heads = int(config["v_head_dim"]), heads
-    attention = _attention(config, family, hidden, heads, kv_heads, width)
-    norms = family.norms * hidden * (2 if family.norm_bias else 1) + _head_norms(
-        config, family, heads, kv_heads, width
-    )
-    if config.get("new_decoder_architecture"):  # Falcon 40B: two norms, one before each branch
-        norms += 2 * hidden
-    blocks, active, experts, chosen = _blocks(config, family, hidden, layers, attention, norms)
-    gated = bool(config.get("gated_mlp", family.gated))
-    positions = int(_first(config, "max_position_embeddings", "n_positions")) if family.positions else 0
+    sizes = read_sizes(config, family)
+    blocks, order = decoder_blocks(sizes, family)
+    table, vectors = _embedding_values(sizes, family)
+    bias = 1 + family.norm_bias
+    head_bias = family.head_bias == "always" or bool(config.get(family.head_bias))
     return Architecture(
-        kind, hidden, heads, kv_heads, width, values, active, vocab,
-        tied=bool(config.get("tie_word_embeddings", family.tied)),
-        gated=gated,
-        layer_norm=family.norm_bias,
+        kind, sizes.hidden, sizes.heads, sizes.kv_heads, sizes.head_dim, sizes.value_dim, _active(sizes),
+        sizes.vocab,
+        tied=bool(sizes.config.get("tie_word_embeddings", family.tied)),
+        gated=sizes.gated,
+        layer_norm=family.layer_norm,
         blocks=blocks,
-        experts=experts,
-        experts_per_token=chosen,
-        positions=positions,
-        head_bias=vocab if family.head_bias else 0,
-        norm_values=(hidden * (2 if family.norm_bias else 1)) if family.norms else 0,
+        order=order,
+        experts=sizes.experts,
+        experts_per_token=sizes.experts_per_token,
+        positions=table // sizes.hidden if family.positions else 0,
+        parallel=family.parallel,
+        head_normed=bool(family.head_norm)
+        and (not family.head_norm_switch or bool(sizes.config.get(family.head_norm_switch))),
+        norm_code=family.norm_code,
+        post_norm=family.post_norm,
+        activation=_activation(sizes),
+        soft_cap=bool(sizes.config.get("final_logit_softcapping")),
+        embedding_values=table,
+        head_bias=sizes.vocab if head_bias else 0,
+        norm_values=sizes.hidden * bias * family.final_norm + vectors,
         known=kind in FAMILIES,
+        doubts=_doubts(config, kind),
     )  # fmt: skip
 
 
-def _first(config: Mapping[str, Any], *names: str) -> Any:
-    for name in names:
-        if config.get(name) is not None:
-            return config[name]
-    raise KeyError(names[0])
+def _activation(sizes: Sizes) -> str:
+    names = ("hidden_activation", "hidden_act", "activation_function")
+    given = next((str(sizes.config[name]) for name in names if sizes.config.get(name)), None)
+    return given or ("silu" if sizes.gated else "gelu")
 
 
-def _kv_heads(config: Mapping[str, Any], heads: int) -> int:
-    if config.get("model_type") == "falcon" and not config.get("new_decoder_architecture"):
-        return 1 if config.get("multi_query", True) else heads
-    if config.get("model_type") == "gpt_bigcode":
-        return 1 if config.get("multi_query", True) else heads
-    if config.get("model_type") in ("gpt2", "gpt_neox"):
-        return heads
-    return int(config.get("num_key_value_heads") or config.get("num_kv_heads") or heads)
+def _active(sizes: Sizes) -> int:
+    """Return the inner width one token goes through."""
+    if sizes.experts:
+        return sizes.experts_per_token * sizes.expert_inner + sizes.shared_inner
+    inner = sizes.config["intermediate_size"]
+    return max(inner) if isinstance(inner, list) else int(inner)
 
 
-def _head_norms(config: Mapping[str, Any], family: Family, heads: int, kv_heads: int, width: int) -> int:
-    if config.get("kv_lora_rank"):
-        return int(config.get("q_lora_rank") or 0) + int(config["kv_lora_rank"])
-    return {"": 0, "head": 2 * width, "width": (heads + kv_heads) * width}[family.head_norm]
+def _doubts(config: Mapping[str, Any], kind: str) -> tuple[str, ...]:
+    """Return what the count leaves out or guesses, one sentence each."""
+    said = []
+    if kind not in FAMILIES:
+        said.append(f"model_type '{kind}' is not in the table: counted like a Llama of its sizes.")
+        if is_strange(config):
+            said.append(
+                "It has layers that are no attention (a recurrence, a convolution): the count may be far off."
+            )
+    towers = [name for name in ("vision_config", "audio_config") if isinstance(config.get(name), dict)]
+    if towers:
+        said.append(f"The language part alone is counted, without {' and '.join(towers)}.")
+    return tuple(said)
 
 
-def _attention(
-    config: Mapping[str, Any], family: Family, hidden: int, heads: int, kv_heads: int, width: int
-) -> tuple[Matrix, ...]:
-    every = family.bias == "all" or (family.bias == "config" and bool(config.get("attention_bias")))
-    if config.get("model_type") == "falcon":
-        every = bool(config.get("bias"))
-    qkv = every or family.bias == "qkv"
-    if config.get("kv_lora_rank"):
-        return _latent_attention(config, hidden, heads, width, bias=every)
-    queries, keys = heads * width, kv_heads * width
-    return (
-        Matrix("q_proj", hidden, queries, qkv),
-        Matrix("k_proj", hidden, keys, qkv),
-        Matrix("v_proj", hidden, keys, qkv),
-        Matrix("o_proj", queries, hidden, every),
-    )
-
-
-def _latent_attention(
-    config: Mapping[str, Any], hidden: int, heads: int, width: int, *, bias: bool
-) -> tuple[Matrix, ...]:
-    """Return DeepSeek's projections: queries and the key-value pair go through a narrow latent each."""
-    rank, latent = config.get("q_lora_rank"), int(config["kv_lora_rank"])
-    values, plain = int(config["v_head_dim"]), int(config["qk_nope_head_dim"])
-    queries = (
-        (Matrix("q_a_proj", hidden, int(rank), bias), Matrix("q_b_proj", int(rank), heads * width))
-        if rank
-        else (Matrix("q_proj", hidden, heads * width),)
-    )
-    return (
-        *queries,
-        Matrix("kv_a_proj_with_mqa", hidden, latent + int(config["qk_rope_head_dim"]), bias),
-        Matrix("kv_b_proj", latent, heads * (plain + values)),
-        Matrix("o_proj", heads * values, hidden, bias),
-    )
-
-
-def _mlp(
-    hidden: int, inner: int, *, gated: bool, bias: bool, copies: int = 1, part: str = "mlp"
-) -> tuple[Matrix, ...]:
-    gate = (Matrix("gate_proj", hidden, inner, bias, copies, part),) if gated else ()
-    return (
-        *gate,
-        Matrix("up_proj", hidden, inner, bias, copies, part),
-        Matrix("down_proj", inner, hidden, bias, copies, part),
-    )
-
-
-def _blocks(
-    config: Mapping[str, Any],
-    family: Family,
-    hidden: int,
-    layers: int,
-    attention: tuple[Matrix, ...],
-    norms: int,
-) -> tuple[tuple[Block, ...], int, int, int]:
-    """Return the layers, the active inner width, and the experts a layer has and a token visits."""
-    gated = bool(config.get("gated_mlp", family.gated))
-    bias = bool(config.get("mlp_bias", (not gated) and config.get("model_type") != "falcon"))
-    named = next((name for name in ("n_inner", "ffn_hidden_size") if name in config), "intermediate_size")
-    inner = int(config.get(named) or 4 * hidden)
-    dense = Block(layers, (*attention, *_mlp(hidden, inner, gated=gated, bias=bias)), norms)
-    experts = int(
-        config.get("num_local_experts") or config.get("n_routed_experts") or config.get("num_experts") or 0
-    )
-    if not experts:
-        return (dense,), inner, 0, 0
-    chosen = int(config.get("num_experts_per_tok") or config.get("num_experts_per_token") or 2)
-    narrow = int(config.get("moe_intermediate_size") or inner)
-    shared = (
-        int(config.get("shared_expert_intermediate_size") or 0)
-        if "shared_expert_intermediate_size" in config
-        else (narrow * int(config.get("n_shared_experts") or 0))
-    )
-    routed = _mlp(hidden, narrow, gated=True, bias=False, copies=experts, part="experts")
-    always = _mlp(hidden, shared, gated=True, bias=False) if shared else ()
-    switch = (
-        (Matrix("shared_expert_gate", hidden, 1, part="router"),)
-        if config.get("model_type") == "qwen2_moe"
-        else ()
-    )
-    router = (Matrix("router", hidden, experts, part="router"), *switch)
-    first = min(int(config.get("first_k_dense_replace") or 0), layers)
-    sparse = Block(layers - first, (*attention, *router, *always, *routed), norms)
-    blocks = tuple(block for block in (Block(first, dense.matrices, norms), sparse) if block.layers)
-    return blocks, chosen * narrow + shared, experts, chosen
+def _embedding_values(sizes: Sizes, family: Family) -> tuple[int, int]:
+    """Return the values of embeddings beside the main one, and of vectors outside the layers."""
+    config, hidden = sizes.config, sizes.hidden
+    table = vectors = 0
+    if family.positions:
+        table += (int(config["max_position_embeddings"]) + family.positions_more) * hidden
+    if family.extra == "embedding_norm":
+        vectors += 2 * hidden
+    narrow = int(config.get("hidden_size_per_layer_input") or 0)
+    if narrow and family.extra in ("gemma3n", "gemma4"):
+        table += (
+            int(config["vocab_size_per_layer_input"]) * sizes.layers * narrow + hidden * sizes.layers * narrow
+        )
+        vectors += narrow
+    if family.extra == "gemma3n":  # one projection into and out of each further stream
+        table += 2 * (int(config["altup_num_inputs"]) - 1) * hidden * hidden
+    return table, vectors

@@ -1,9 +1,9 @@
-"""What a plan warns of and notes, and how long it roughly takes."""
+"""What a plan warns of and notes."""
 
 from __future__ import annotations
 
 from ft_magic.axes import Method, Update
-from ft_magic.memory import Memory, parameters
+from ft_magic.memory import Memory
 from ft_magic.planning.plans import Advice, Settings, Situation
 
 _FEW_ROWS = 100  # below this, answers mostly memorise: LIMA (arXiv 2305.11206) needed 1,000 for a style
@@ -11,7 +11,6 @@ _FEW_ROWS = 100  # below this, answers mostly memorise: LIMA (arXiv 2305.11206) 
 _SANE_RATES = {"adapter": (1e-6, 1e-3), "full": (1e-7, 2e-4)}
 _MANY_EPOCHS = 5
 _QLORA_CPU_SLOWDOWN = "a 64-token step of the 135M model took 12-30 s with NF4 on two CPU cores"
-_CPU_FLOPS_PER_CORE = 4e10  # fp32 matmuls of small models, measured 30-65 GFLOP/s a core
 
 
 def warnings(
@@ -28,7 +27,7 @@ def warnings(
         (
             rows < _FEW_ROWS,
             f"only {rows} rows to train on.",
-            "With fewer than 100, try prompting with examples first.",
+            "With fewer than 100, try prompting with examples first: %ft advise MODEL DATA measures it.",
         ),
         (
             settings.learning_rate > high,
@@ -80,13 +79,3 @@ def notes(situation: Situation, settings: Settings, method: Method, update: Upda
     if settings.packing:
         notes.append("Examples are packed into full-length sequences.")
     return tuple(notes)
-
-
-def eta_s(situation: Situation, settings: Settings, update: Update, epochs: float) -> float:
-    """Rough seconds of training on a CPU; 0 on a GPU, where the first steps tell better."""
-    if settings.device != "cpu":
-        return 0.0
-    tokens = sum(min(length, settings.max_length) for length in situation.lengths.tokens) * epochs
-    # Two FLOPs a weight and token forward, two for the input gradient, two more for weight gradients.
-    per_weight = 6 if update.family == "full" else 4
-    return per_weight * parameters(situation.facts) * tokens / (_CPU_FLOPS_PER_CORE * settings.threads)

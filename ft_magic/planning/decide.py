@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ft_magic.axes import Method, Update, find_method, find_update
 from ft_magic.errors import SpecError
 from ft_magic.memory import Size, Workload
-from ft_magic.planning import cautions
+from ft_magic.planning import cautions, joining
+from ft_magic.planning.cadence import cadence, eval_batch
+from ft_magic.planning.eta import eta, key, step_tokens
 from ft_magic.planning.fit import Choice, fit, memory_limit_bytes
+from ft_magic.planning.joining import Joined
 from ft_magic.planning.options import check_needs, check_options
 from ft_magic.planning.plans import BACKENDS, Plan, Settings, Situation, refusal
 from ft_magic.planning.sampling import sampling
@@ -21,13 +25,8 @@ _UNKNOWN_POSITIONS = 2048  # where a configuration names no limit
 _DEFAULT_BATCH_EXAMPLES = 8  # effective batch of Unsloth's and TRL's published SFT recipes
 _FEW_ROWS_EPOCHS = 3  # transformers' default; large sets get one pass (Unsloth's notebooks)
 _MANY_ROWS = 1000
-# Held-out rows scored during training: at most 64, and few enough that evaluating costs a fifth of training
-# (a forward pass is half of a LoRA step); evaluate scores all of them.
-_LIVE_EVAL_EXAMPLES = (8, 64)
-_LIVE_EVAL_SHARE = 0.2
-_EVALUATIONS = 5  # evaluations and checkpoints a run when the spec names no interval
 _WARMUP_RATIO = 0.05  # Unsloth's recipes warm up for 5 steps of about 100
-_REHEARSED = ("trl", "unsloth")  # backends whose first step can be tried without taking it
+_REHEARSED = ("trl", "unsloth", "ppo")  # backends whose first step can be tried without taking it
 
 
 def make(spec: Spec, situation: Situation) -> Plan:
@@ -52,6 +51,10 @@ def make(spec: Spec, situation: Situation) -> Plan:
     length = _max_length(spec, situation, device, _value(answers, "max_completion_length"))
     batch = _batch_size(spec, situation)
     sequences = batch.value * max(1, _value(answers, "num_generations"))
+    packing = joining.packing(spec, method, situation, update, precision.value)
+    if packing.value:
+        packed = joining.joined(spec, situation, batch.value, length.value, _cap(situation, device))
+        length, sequences = _packed_length(spec, packed), packed.sequences
     work = Workload(
         update=update,
         micro_batch_examples=1,
@@ -75,7 +78,11 @@ def make(spec: Spec, situation: Situation) -> Plan:
     micro, checkpointing, memory = fit(spec, situation, work, sequences, limit, method.least_micro_batch)
     epochs, steps = _steps(spec, situation, batch.value, _value(answers, "iterations"))
     rate = _learning_rate(spec, method, update)
-    every = max(1, steps.value // _EVALUATIONS)
+    group = _value(answers, "num_generations")
+    often = cadence(spec, situation, steps.value, batch.value)
+    evaluated = int(often["eval_examples"].value)  # type: ignore[call-overload]  # a count
+    loaded = replace(work, micro_batch_examples=micro.value, checkpointing=checkpointing.value)
+    fed = [min(tokens, length.value) for tokens in situation.lengths.tokens]
     chosen: dict[str, Choice[object]] = {
         "backend": backend,
         "precision": precision,
@@ -86,12 +93,16 @@ def make(spec: Spec, situation: Situation) -> Plan:
         "accumulation_steps": Choice(sequences // micro.value, "what is left of the batch"),
         "max_length": length,
         "warmup_steps": _warmup_steps(spec, steps.value),
-        "eval_steps": _interval(spec.eval_steps, every, "about five evaluations a run"),
-        "eval_examples": _eval_examples(situation, steps.value * batch.value),
-        "save_steps": _interval(spec.save_steps, every, "about five checkpoints a run, the last two kept"),
+        **often,
+        "eval_batch_size": eval_batch(spec, situation, method, loaded, memory, evaluated, group),
         "optim": _optim(spec, update, device),
         "gradient_checkpointing": checkpointing,
-        "packing": _packing(spec, update, device),
+        "packing": packing,
+        "padding_free": joining.padding_free(
+            method, situation, update, precision.value, backend.value, fed, micro.value
+        )
+        if not packing.value
+        else Choice(value=False, reason=""),
         "lora_alpha": Choice(spec.lora_alpha or 2 * spec.lora_r, "twice the rank (LoRA paper's repository)"),
         "threads": Choice(situation.threads, "the cores this process may use, or OMP_NUM_THREADS"),
         "preflight": _preflight(spec, backend.value, device),
@@ -102,6 +113,7 @@ def make(spec: Spec, situation: Situation) -> Plan:
         weight_bytes=work.weight_bytes,
         **{name: choice.value for name, choice in chosen.items()},  # type: ignore[arg-type]  # names match fields
     )
+    time = eta(situation, settings, method, update)
     return Plan(
         spec=spec,
         model_folder=situation.model_folder,
@@ -113,7 +125,11 @@ def make(spec: Spec, situation: Situation) -> Plan:
         examples=len(situation.lengths.tokens),
         heldout_examples=situation.heldout_examples,
         epochs=epochs,
-        eta_s=0.0 if method.generates else cautions.eta_s(situation, settings, update, epochs),
+        eta_s=time.seconds,
+        eta_source=time.source,
+        eta_steps=time.steps,
+        tokens_a_step=step_tokens(situation, settings),
+        speed_key=key(situation, settings, method, update),
         environment=process_environment(device, settings.threads),
         warnings=cautions.warnings(situation, settings, update, epochs, limit, memory),
         notes=cautions.notes(situation, settings, method, update),
@@ -184,12 +200,24 @@ def _max_length(spec: Spec, situation: Situation, device: str, answer_tokens: in
                 f"Write max_length: {top} or less.",
             )
         return Choice(spec.max_length, "asked for")
-    cap = min(top, _LENGTH_CAP_TOKENS[device])
+    cap = _cap(situation, device)
     rounded = max(8, math.ceil(longest / 8) * 8)
     row, fate = ("prompt with its answer", "left out") if answer_tokens else ("row", "cut")
     if rounded <= cap:
         return Choice(rounded, f"the longest {row} has {longest} tokens")
     return Choice(cap, f"the longest {row} has {longest} tokens; those beyond {cap} are {fate}")
+
+
+def _cap(situation: Situation, device: str) -> int:
+    """Return the longest sequence taken by default, in tokens."""
+    return min(situation.facts.max_length_tokens or _UNKNOWN_POSITIONS, _LENGTH_CAP_TOKENS[device])
+
+
+def _packed_length(spec: Spec, packed: Joined) -> Choice[int]:
+    if spec.max_length is not None:
+        return Choice(spec.max_length, "asked for")
+    held = f"{packed.sequences} packed sequence{'s' * (packed.sequences > 1)} of this length"
+    return Choice(packed.length_tokens, f"{held} hold about the examples of a step")
 
 
 def _batch_size(spec: Spec, situation: Situation) -> Choice[int]:
@@ -232,17 +260,6 @@ def _warmup_steps(spec: Spec, steps: int) -> Choice[int]:
     return Choice(round(ratio * steps), f"{ratio:.0%} of the steps")
 
 
-def _interval(asked: int | None, default: int, why: str) -> Choice[int]:
-    return Choice(asked, "asked for") if asked is not None else Choice(default, why)
-
-
-def _eval_examples(situation: Situation, trained_examples: int) -> Choice[int]:
-    least, most = _LIVE_EVAL_EXAMPLES
-    affordable = round(2 * _LIVE_EVAL_SHARE * trained_examples / _EVALUATIONS)
-    chosen = min(situation.heldout_examples, max(least, min(most, affordable)))
-    return Choice(chosen, "of the held-out rows while training, at a fifth of its cost; evaluate scores all")
-
-
 def _optim(spec: Spec, update: Update, device: str) -> Choice[str]:
     if spec.optim is not None:
         return Choice(spec.optim, "asked for")
@@ -267,17 +284,3 @@ def _preflight(spec: Spec, backend: str, device: str) -> Choice[bool]:
             False, "a CPU's memory rarely ends; write preflight: true to try the longest rows first"
         )
     return Choice(True, "one step on the longest rows shows at once whether training fits")
-
-
-def _packing(spec: Spec, update: Update, device: str) -> Choice[bool]:
-    if spec.packing and update.virtual_tokens:
-        raise SpecError(
-            f"packing and update '{update.name}' do not go together: packed examples would see each other.",
-            "Leave packing out.",
-        )
-    if spec.packing and device == "cpu":
-        raise SpecError(
-            "packing needs FlashAttention, which CPUs do not have: without it packed examples see each other.",
-            "Leave packing out; on a GPU it works with FlashAttention installed.",
-        )
-    return Choice(spec.packing, "asked for" if spec.packing else "")

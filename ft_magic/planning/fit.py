@@ -107,7 +107,7 @@ def _micro_choice(
         for size in fitting
     }
     nearly_least = [size for size in fitting if flops[size] <= (1 + _OVERHEAD) * min(flops.values())]
-    return Choice(nearly_least[0], "computes least: padding against loss chunks")
+    return Choice(nearly_least[0], "computes least: padding against passes started")
 
 
 def _checkpointing(spec: Spec, value: bool) -> Choice[bool]:

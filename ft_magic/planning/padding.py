@@ -1,21 +1,22 @@
-"""What a micro-batch size costs in computing: padding wasted against loss chunks started.
+"""What a micro-batch size costs in computing: padding wasted against passes started.
 
-Rows of a micro-batch are padded to its longest row, so large ones waste tokens on uneven data; TRL's loss computes
-the output layer for the trained tokens rounded up to whole chunks, so small ones waste there.
+Rows of a micro-batch are padded to its longest row, so large ones waste tokens on uneven data; each pass through the
+model costs something however short its rows, so small ones waste there. The output layer sees trained tokens alone
+(``backends/cross_entropy.py``).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from ft_magic.memory import parameters
 from ft_magic.models import ModelFacts
 from ft_magic.planning.plans import Lengths
 
-LOSS_CHUNK_TOKENS = 256  # TRL's chunk of trained tokens (trl 1.14)
-# FLOPs a weight and token with frozen weights: forward and input gradient; the head's forward is computed twice.
-_BODY_FLOPS, _HEAD_FLOPS = 4, 6
+_WEIGHT_FLOPS = 4  # a weight and token where weights are frozen: forward and input gradient
+# What starting the operations of a layer costs, as arithmetic forgone: a pass of 8 tokens through the 135M model
+# takes as long as 25 tokens more do in a long one, 0.1 s of one core (``python bench/curves.py --only length``).
+_LAYER_FLOPS = 350e6
 
 
 def expected_longest_tokens(lengths: Sequence[int], size: int) -> float:
@@ -43,6 +44,6 @@ def step_flops(facts: ModelFacts, lengths: Lengths, size: int, batch: int, max_l
     head = facts.vocab_size * facts.hidden_size
     body = parameters(facts) - head * (1 if facts.tied_embeddings else 2)
     longest = expected_longest_tokens([min(length, max_length_tokens) for length in lengths.tokens], size)
-    trained = size * sum(lengths.trained) / max(1, len(lengths.trained))
-    chunks = math.ceil(trained / LOSS_CHUNK_TOKENS) * LOSS_CHUNK_TOKENS
-    return (batch / size) * (_BODY_FLOPS * body * size * longest + _HEAD_FLOPS * head * chunks)
+    trained = sum(lengths.trained) / max(1, len(lengths.trained))
+    computed = _WEIGHT_FLOPS * size * (body * longest + head * trained)
+    return (batch / size) * (computed + _LAYER_FLOPS * facts.layers)

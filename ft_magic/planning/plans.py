@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ft_magic.axes import METHODS, UPDATES, Method, Update, find_method, find_update
 from ft_magic.hardware import Hardware
 from ft_magic.memory import Memory
 from ft_magic.models import ModelFacts
 from ft_magic.spec import Spec
+
+if TYPE_CHECKING:
+    from ft_magic.planning.eta import Speed
 
 BACKENDS = ("trl", "unsloth", "ppo")
 
@@ -25,9 +28,11 @@ class Settings:
     """Every value the worker needs, none left open. Steps are optimizer steps; lengths are tokens.
 
     ``batch_size`` counts examples; ``micro_batch_size`` counts what goes through the model at once: examples, pairs,
-    or answers of methods that compare ``num_generations`` answers a prompt. The four from ``max_completion_length`` on
-    say how a model that answers while it trains does so, and are 0 elsewhere. ``eval_batch_size`` and
-    ``generation_batch_size`` are 0 until memory ran short: then they say how many are evaluated or answered at once.
+    packed sequences, or answers of methods that compare ``num_generations`` answers a prompt. The four from
+    ``max_completion_length`` on say how a model that answers while it trains does so, and are 0 elsewhere.
+    ``generation_batch_size`` is 0 until memory ran short: then it says how many are answered at once.
+    ``save_every`` is in minutes, 0 = by steps alone.
+    ``padding_free`` sends a micro-batch through the model as one row of tokens.
     """
 
     backend: str
@@ -56,6 +61,13 @@ class Settings:
     preflight: bool = False
     eval_batch_size: int = 0
     generation_batch_size: int = 0
+    save_every: float = 0.0
+    padding_free: bool = False
+
+    @property
+    def attention(self) -> str:
+        """Attention kernel, by transformers' name: joined rows are kept apart by FlashAttention alone."""
+        return "flash_attention_2" if self.packing or self.padding_free else "sdpa"
 
 
 @dataclass(frozen=True)
@@ -92,7 +104,13 @@ class Plan:
         examples: rows trained on.
         heldout_examples: rows held out.
         epochs: passes over the data.
-        eta_s: rough duration in seconds, 0 when unknown.
+        eta_s: duration in seconds, 0 when unknown.
+        eta_source: where that is from: an earlier run, the preflight, or a guess.
+        eta_steps: measured steps behind it; 0 for a guess.
+        tokens_a_step: tokens of rows and answers in an optimizer step, without padding.
+        speed_key: what runs share whose speeds are alike.
+        measured_bytes: highest memory measured, 0 before anything was.
+        measured_where: what was measured.
         environment: variables set for the worker.
         warnings: what a reader should act on.
         notes: what was decided or changed on the way, in sentences.
@@ -114,6 +132,12 @@ class Plan:
     warnings: tuple[Advice, ...] = ()
     notes: tuple[str, ...] = ()
     teacher_folder: str = ""
+    eta_source: str = ""
+    eta_steps: int = 0
+    tokens_a_step: float = 0.0
+    speed_key: str = ""
+    measured_bytes: int = 0
+    measured_where: str = ""
 
     @property
     def method(self) -> Method:
@@ -136,7 +160,7 @@ class Plan:
             "environment": dict(self.environment),
             "warnings": [asdict(warning) for warning in self.warnings],
             "notes": list(self.notes),
-            "teacher_folder": self.teacher_folder,
+            **{key: getattr(self, key) for key in _LATER},
         }
 
     @classmethod
@@ -150,8 +174,8 @@ class Plan:
             environment=raw["environment"],
             warnings=tuple(Advice(**warning) for warning in raw["warnings"]),
             notes=tuple(raw["notes"]),
-            teacher_folder=raw.get("teacher_folder", ""),
             **{key: raw[key] for key in _PLAIN},
+            **{key: raw[key] for key in _LATER if key in raw},
         )
 
     @classmethod
@@ -173,6 +197,10 @@ class Plan:
 _PLAIN = (
     "model_folder", "model_name", "memory_limit_bytes", "examples", "heldout_examples", "epochs", "eta_s",
 )  # fmt: skip
+# Fields that a plan of an earlier version may lack.
+_LATER = (
+    "teacher_folder", "eta_source", "eta_steps", "tokens_a_step", "speed_key", "measured_bytes", "measured_where",
+)  # fmt: skip
 
 
 def refusal(method: Method, update: Update, backend: str, *, cpu: bool = True) -> str:
@@ -183,8 +211,8 @@ def refusal(method: Method, update: Update, backend: str, *, cpu: bool = True) -
     if backend not in update.backends:
         runs = [row.name for row in UPDATES.values() if backend in row.backends]
         return f"backend {backend} trains {', '.join(runs)} only"
-    for field, why in method.refuses.items():
-        if getattr(update, field):
+    for trait, why in method.refuses.items():
+        if getattr(update, trait):
             return why
     if backend == "unsloth" and cpu and update.bits:
         return "Unsloth's CPU backend trains LoRA and full weights only; 4-bit bases need its CUDA kernels"
@@ -249,3 +277,5 @@ class Situation:
     threads: int = 1
     teacher_folder: str = ""
     teacher_parameters: int = 0
+    flash_attention_installed: bool = False
+    speeds: Mapping[str, Speed] = field(default_factory=dict)

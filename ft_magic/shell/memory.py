@@ -10,30 +10,31 @@ from ft_magic.shell.actions import Variables
 
 if TYPE_CHECKING:
     from ft_magic.memory import Memory
+    from ft_magic.ui.memory_choices import Choice
+    from ft_magic.ui.memory_view import MemoryCard
     from ft_magic.ui.show import Shown
 
 # Options of the verb that are settings of the estimate.
 SETTINGS = ("method", "update", "max_length", "micro_batch_size", "lora_r", "optim", "precision", "attention")
 
 
-def memory(arguments: Namespace, variables: Variables) -> Shown:
-    """Return the estimate as a table of parts, and what fits."""
-    from ft_magic.memory.question import estimate_memory, read_architecture
+def memory(arguments: Namespace, variables: Variables) -> Shown | MemoryCard:
+    """Return the estimate as a table of parts with a chart, and what fits; in a notebook with a widget."""
+    from ft_magic.memory.question import card_named, estimate_memory, read_architecture
     from ft_magic.memory.table import explained
-    from ft_magic.ui.show import gib, shown_table
+    from ft_magic.ui.memory_choices import models_of
+    from ft_magic.ui.memory_view import MemoryCard, shown_memory
+    from ft_magic.ui.show import gib
 
     if arguments.table:
         return _table(arguments)
-    model = read_architecture(actions.value(arguments.model or "demo", variables))
+    label = arguments.model or "demo"
+    given = actions.value(label, variables)
+    model = read_architecture(given)
     asked: dict[str, Any] = {name: getattr(arguments, name) for name in SETTINGS if getattr(arguments, name)}
     asked["gradient_checkpointing"] = not arguments.no_checkpointing
-    found = estimate_memory(model, gpu=arguments.gpu, **asked)
-    rows = [[part, gib(size)] for part, size in found.parts.items() if size]
-    sums = [
-        ["allocated", gib(found.allocated_bytes)],
-        ["reserved", gib(found.reserved_bytes)],
-        ["device", gib(found.device_bytes)],
-    ]
+    engine = arguments.engine or "closed"
+    found = estimate_memory(given if engine == "trace" else model, engine=engine, gpu=arguments.gpu, **asked)
     low, high = found.band
     notes = [
         f"Between {gib(low)} and {gib(high)}; {explained(found)}.",
@@ -41,7 +42,20 @@ def memory(arguments: Namespace, variables: Variables) -> Shown:
         *_verdict(model, found, arguments.gpu, asked),
     ]
     title = f"{model.parameters / 1e6:,.0f} million weights, {asked.get('update', 'lora')}"
-    return shown_table([*rows, *sums], ("part", "peak"), title=title, notes=notes)
+    return MemoryCard(
+        memory=found,
+        shown=shown_memory(found, title, notes),
+        card=card_named(arguments.gpu) if arguments.gpu else None,
+        choice=_choice(label, arguments.gpu, asked),
+        models=models_of(given, label, model),
+    )
+
+
+def _choice(label: str, gpu: str | None, asked: dict[str, Any]) -> Choice:
+    """Return what the widget starts with: what was asked, and the usual card where none was named."""
+    from ft_magic.ui.memory_choices import Choice, card_key
+
+    return Choice(model=label, gpu=card_key(gpu), **asked)
 
 
 def _verdict(model: object, found: Memory, gpu: str | None, asked: dict[str, Any]) -> list[str]:

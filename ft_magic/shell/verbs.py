@@ -12,7 +12,7 @@ from typing import Any
 
 from ft_magic.axes import METHODS, SIGNALS, UPDATES
 from ft_magic.data.reading.asked import PARTS
-from ft_magic.shell import actions, calls, judging, making, memory, reading
+from ft_magic.shell import actions, advise, calls, judging, making, memory, reading
 from ft_magic.shell.verb import Argument, Verb
 from ft_magic.template.script import TRAIN_ON
 
@@ -97,10 +97,52 @@ _ROWS = (
             _option("--optim", "optimizer, such as adamw_8bit", metavar="NAME"),
             _option("--precision", "bf16, fp16, fp32 or pure", choices=("bf16", "fp16", "fp32", "pure")),
             _option("--attention", "how attention runs", choices=("sdpa", "flash", "eager")),
+            _option(
+                "--engine",
+                "closed: from the config alone; trace: the installed libraries' own step, some 20 s",
+                choices=("closed", "trace"),
+            ),
             _flag("--no-checkpointing", "keep activations instead of computing them again"),
             _flag("--table", "the textbook table: 7B, 13B and 70B on usual cards"),
         ),
         memory.memory,
+    ),
+    Verb(
+        "advise",
+        "Prompting, retrieval or fine-tuning? Try the model and say why.",
+        (
+            Argument(
+                ("model",),
+                "'demo', a hub id, a folder, $run, or $settings of an endpoint",
+                "value",
+                settings={"nargs": "?"},
+            ),
+            Argument(("data",), "path, URL or hub id; $name = a variable", "value", settings={"nargs": "?"}),
+            _option("--needs", "what to take from the rows", choices=("format", "style", "facts", "both")),
+            _option(
+                "--facts-change",
+                "how often facts in the answers change",
+                choices=("daily", "weekly", "monthly", "yearly", "never"),
+            ),
+            _option("--runtime", "where the model will answer", choices=("cloud", "own")),
+            _option("--goal", "the task in words; a cell's body says it too", metavar="TEXT"),
+            _option("--target", "score from which answers are good enough", type=float, metavar="SHARE"),
+            _option(
+                "--metric",
+                "what decides; by default what fits the answers",
+                choices=("fields", "json", "label", "number", "exact", "f1", "facts"),
+                metavar="NAME",
+            ),
+            _option("--shots", "examples in a prompt", type=int, metavar="N"),
+            _option("--examples", "held-out rows to try", type=int, metavar="N"),
+            _option("--heldout", "rows of your own to try", "value", metavar="DATA"),
+            _option("--seed", "decides which rows are tried and shown", type=int, metavar="N"),
+            _flag("--no-measure", "count the rows and ask no model"),
+            _flag("--rules", "show the table of rules alone"),
+            _option("-o --out", "variable that gets the advice", metavar="NAME"),
+        ),
+        advise.advise,
+        "goal",
     ),
     Verb(
         "plan",

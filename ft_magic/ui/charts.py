@@ -12,7 +12,7 @@ from typing import Any
 from ft_magic.events import Event
 from ft_magic.ui import advice as _advice
 from ft_magic.ui.headline import numbers_line
-from ft_magic.ui.history import History, Summary, summarise
+from ft_magic.ui.history import History
 from ft_magic.ui.panels import (
     BLUE,
     GREEN,
@@ -27,6 +27,7 @@ from ft_magic.ui.panels import (
     build,
 )
 from ft_magic.ui.show import escape
+from ft_magic.ui.summary import Summary, summarise
 
 __all__ = ["Summary", "advice", "figure", "spec", "spec_of", "summary"]
 
@@ -41,7 +42,9 @@ _SIDE_GAP = 0.06
 _NOTE_LINE, _NOTE_COLUMNS, _MOST_NOTES = 17, 130, 3
 SIGNS = {
     "checkpoint": ("diamond", PURPLE),
+    "preflight": ("circle", GREEN),
     "warning": ("triangle-up", ORANGE),
+    "out of memory": ("triangle-down", RED),
     "stop": ("square", RED),
     "resume": ("circle-open", TEAL),
     "not a number": ("x", RED),

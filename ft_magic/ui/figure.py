@@ -19,13 +19,13 @@ _OWN_RENDERER = ("colab", "kaggle")
 class RunFigure(Figure):  # type: ignore[misc]  # plotly ships no types
     """A normal ``Figure`` whose display carries a picture as well."""
 
-    _picture = ""
+    _picture, _words = "", ""
 
     @classmethod
-    def of(cls, spec: dict[str, Any], picture: str) -> RunFigure:
-        """Return a figure from plotly's JSON, with HTML to show where plotly's JSON is not drawn."""
+    def of(cls, spec: dict[str, Any], picture: str, words: str = "Figure of a run") -> RunFigure:
+        """Return a figure from plotly's JSON, with HTML and words to show where plotly's JSON is not drawn."""
         figure = cls(spec)
-        figure._picture = picture
+        figure._picture, figure._words = picture, words
         # A Figure takes plotly's default template, with its white ground, in place of an empty one.
         figure.update_layout(template="none")
         return figure
@@ -38,4 +38,4 @@ class RunFigure(Figure):  # type: ignore[misc]  # plotly ships no types
             return
         # Not plotly's renderer: elsewhere it may put five megabytes of script into the notebook.
         drawn = {"application/vnd.plotly.v1+json": json.loads(self.to_json())}
-        display({**drawn, "text/html": self._picture, "text/plain": "Figure of a run"}, raw=True)
+        display({**drawn, "text/html": self._picture, "text/plain": self._words}, raw=True)

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 from ft_magic.events import Event
 from ft_magic.ui.advice import findings, verdict
-from ft_magic.ui.history import History, Summary, summarise
+from ft_magic.ui.history import History
 from ft_magic.ui.show import gib, number, seconds
+from ft_magic.ui.summary import Summary, summarise
 
 _MOST_WARNINGS = 2
 
@@ -59,12 +60,18 @@ def numbers_line(s: Summary) -> str:
     if s.tokens_per_s is not None:
         parts.append(f"{number(s.tokens_per_s, 3)} tokens/s")
     if s.memory_bytes is not None:
-        parts.append(gib(s.memory_bytes))
+        parts.append(memory_words(s))
     if s.elapsed_s:
         parts.append(f"{seconds(s.elapsed_s)} so far" if s.status == "running" else seconds(s.elapsed_s))
     if s.eta_s is not None:
         parts.append(f"{seconds(s.eta_s)} left")
     return " \u00b7 ".join(parts)
+
+
+def memory_words(s: Summary) -> str:
+    """Return the memory measured beside what was planned: ``1.20 GiB (1.10 GiB planned)``."""
+    planned = f" ({gib(s.planned_bytes)} planned)" if s.planned_bytes else ""
+    return f"{gib(s.memory_bytes)}{planned if s.memory_bytes is not None else ''}"
 
 
 def model_name(planned: Event | None) -> str:

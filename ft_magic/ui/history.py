@@ -1,4 +1,4 @@
-"""What happened so far: events folded into curves, marks and one summary.
+"""What happened so far: events folded into curves and marks.
 
 A resumed run repeats steps that were lost: the later event wins, and lost steps that have not been repeated
 are forgotten as soon as training goes on before them.
@@ -7,15 +7,12 @@ are forgotten as soon as training goes on before them.
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ft_magic.axes import METHODS
 from ft_magic.events import Event
 
-# Seconds of one step and tokens a second jump with sequence length; the median of this many steps is steady.
-_RECENT_STEPS = 20
 _STATUS = {
     "planned": "planned", "started": "running", "stopped": "stopped", "failed": "failed",
     "finished": "finished",
@@ -27,7 +24,7 @@ class Mark:
     """Something worth a sign on the loss curve.
 
     Attributes:
-        kind: ``checkpoint``, ``warning``, ``stop``, ``resume`` or ``not a number``.
+        kind: ``checkpoint``, ``preflight``, ``warning``, ``out of memory``, ``stop``, ``resume`` or ``not a number``.
         step: optimizer step it belongs to.
         text: what to say about it.
     """
@@ -35,55 +32,6 @@ class Mark:
     kind: str
     step: int
     text: str
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A run in numbers; None where nothing is known yet.
-
-    Attributes:
-        status: ``planned``, ``running``, ``stopped``, ``failed`` or ``finished``.
-        doing: what is being done apart from training (``Loading the model``), or empty.
-        step: last finished optimizer step.
-        total_steps: steps planned, 0 when unknown.
-        epoch: passes over the data, a fraction.
-        loss_first: training loss of the first step.
-        loss_last: training loss of the last step.
-        loss_best: lowest training loss of a step.
-        eval_first: first held-out loss.
-        eval_last: last held-out loss.
-        eval_best: lowest held-out loss.
-        eval_best_step: step of the lowest held-out loss.
-        tokens_per_s: median of the last steps.
-        memory_bytes: highest memory of a step.
-        elapsed_s: seconds between the first and last event of each session of the run, added up.
-        eta_s: seconds left, None unless running.
-        verdict: a few plain words.
-        goal: what the method works for, where it is not a lower loss.
-        goal_first: its value at the first step, on held-out prompts where those were measured.
-        goal_last: its last value, of the same prompts.
-    """
-
-    status: str
-    doing: str
-    step: int
-    total_steps: int
-    epoch: float | None
-    loss_first: float | None
-    loss_last: float | None
-    loss_best: float | None
-    eval_first: float | None
-    eval_last: float | None
-    eval_best: float | None
-    eval_best_step: int | None
-    tokens_per_s: float | None
-    memory_bytes: float | None
-    elapsed_s: float
-    eta_s: float | None
-    verdict: str
-    goal: str = ""
-    goal_first: float | None = None
-    goal_last: float | None = None
 
 
 class History:
@@ -158,6 +106,16 @@ class History:
         row = METHODS.get(str(planned.get("method"))) if planned else None
         return f"metrics/{row.goal}" if row is not None and row.goal else "loss"
 
+    def told(self, key: str, kind: str) -> float | None:
+        """Return a number of the last event of a kind; None where there is none."""
+        event = self.last.get(kind)
+        return number_of(event, key) if event is not None else None
+
+    @property
+    def eta_measured(self) -> bool:
+        """Whether the plan's duration comes from an earlier run."""
+        return bool(self.told("eta_steps", "planned"))
+
     def not_a_number(self) -> int | None:
         """Return the first step whose loss was written and is no number, or None."""
         return next((mark.step for mark in self.marks if mark.kind == "not a number"), None)
@@ -173,9 +131,12 @@ class History:
             self._resumed = bool(self.steps)
         elif event.kind == "checkpoint":
             self._mark("checkpoint", event, "checkpoint saved")
+        elif event.kind == "preflight":
+            self._mark("preflight", event, f"preflight: {event.get('message') or 'the longest rows fit'}")
         elif event.kind in ("warning", "oom_retry"):
             self.warnings.append(event)
-            self._mark("warning", event, str(event.get("message") or "out of memory, retried"))
+            kind = "warning" if event.kind == "warning" else "out of memory"
+            self._mark(kind, event, str(event.get("message") or "out of memory, retried"))
         elif event.kind in ("stopped", "failed"):
             self._mark("stop", event, str(event.get("reason") or event.get("message") or event.kind))
 
@@ -221,55 +182,6 @@ def number_of(event: Event, key: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
     return float(value)
-
-
-def summarise(history: History, verdict: str) -> Summary:
-    """Return the numbers of a run with the verdict given."""
-    (_, losses), (eval_steps, evals) = history.curve("loss"), history.eval_curve()
-    last = history.steps.get(history.step)
-    memory = history.curve("memory_bytes")[1]
-    best = min(range(len(evals)), key=evals.__getitem__, default=None)
-    goal, reached = history.goal, history.eval_curve(history.goal)[1]
-    aimed = reached if len(reached) > 1 else history.curve(goal)[1]
-    return Summary(
-        status=history.status,
-        doing=history.doing,
-        step=history.step,
-        total_steps=history.total_steps,
-        epoch=number_of(last, "epoch") if last else None,
-        loss_first=losses[0] if losses else None,
-        loss_last=losses[-1] if losses else None,
-        loss_best=min(losses, default=None),
-        eval_first=evals[0] if evals else None,
-        eval_last=evals[-1] if evals else None,
-        eval_best=evals[best] if best is not None else None,
-        eval_best_step=eval_steps[best] if best is not None else None,
-        tokens_per_s=_median(history.curve("tokens_per_s")[1][-_RECENT_STEPS:]),
-        memory_bytes=max(memory, default=None),
-        elapsed_s=history.elapsed_s,
-        eta_s=_eta_s(history),
-        verdict=verdict,
-        goal=goal.removeprefix("metrics/") if goal != "loss" else "",
-        goal_first=aimed[0] if aimed else None,
-        goal_last=aimed[-1] if aimed else None,
-    )
-
-
-def _eta_s(history: History) -> float | None:
-    """Return seconds left: as the worker says, else from the median step; None unless steps are running."""
-    last = history.steps.get(history.step)
-    if last is None or history.status != "running":
-        return None
-    told = number_of(last, "eta_s")
-    if told is not None:
-        return told
-    typical_s = _median(history.curve("step_s")[1][-_RECENT_STEPS:])
-    left = history.total_steps - history.step
-    return typical_s * left if typical_s is not None and left >= 0 else None
-
-
-def _median(values: Sequence[float]) -> float | None:
-    return statistics.median(values) if values else None
 
 
 def _step_of(event: Event, default: int) -> int:

@@ -9,7 +9,7 @@ from typing import Self
 
 from ft_magic.events import TERMINAL, Event
 from ft_magic.ui import charts, svg
-from ft_magic.ui.headline import headline, numbers_line
+from ft_magic.ui.headline import headline, memory_words, numbers_line
 from ft_magic.ui.history import History
 from ft_magic.ui.panels import BLUE, Chart, build
 from ft_magic.ui.progress_line import ProgressLine
@@ -24,7 +24,6 @@ from ft_magic.ui.show import (
     badge_html,
     bar_html,
     escape,
-    gib,
     note_html,
     number,
     seconds,
@@ -169,7 +168,7 @@ def _numbers(chart: Chart) -> str:
         ("speed", f"{number(s.tokens_per_s, 3)} tokens/s" if s.tokens_per_s is not None else DASH),
         ("time", seconds(s.elapsed_s) if s.elapsed_s else DASH),
         ("time left", seconds(s.eta_s)),
-        ("memory", gib(s.memory_bytes)),
+        ("memory", memory_words(s)),
     ]
     # What never comes is left out: a finished run has no time left, a reward run no held-out loss.
     left_out = {"time left"} if s.status != "running" else set()

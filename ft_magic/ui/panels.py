@@ -13,10 +13,11 @@ from itertools import cycle
 
 from ft_magic.axes import METHODS
 from ft_magic.ui.headline import headline
-from ft_magic.ui.history import History, Mark, Summary
+from ft_magic.ui.history import History, Mark
 from ft_magic.ui.show import gib, number
+from ft_magic.ui.summary import Summary
+from ft_magic.ui.thinning import POINTS, smooth, thin
 
-POINTS = 300
 # Raw losses of single batches jump; with more points than this a smoothed curve says more. In a small panel
 # more of them are needed before they blur.
 _SMOOTH_FROM, _SMOOTH_SMALL_FROM = 30, 100
@@ -86,7 +87,7 @@ class Chart:
         loss: the large panel: the loss, or what the method works for.
         side: learning rate, gradient norm, speed and memory.
         method: panels of the method's own metrics.
-        signs: checkpoints, warnings, stop and resume on the loss curve.
+        signs: checkpoints, preflight, warnings, shortages of memory, stop and resume on the loss curve.
         notes: what to read below the curves: a problem, advice on unhealthy curves, the last warnings.
     """
 
@@ -152,38 +153,6 @@ def build(history: History, *, title: str | None = None, problem: str = "") -> C
     )
 
 
-def thin(
-    x: Sequence[int], y: Sequence[float], points: int = POINTS
-) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Return at most so many points of a curve: first, last, and the extremes of stretches between."""
-    if len(x) <= points:
-        return tuple(x), tuple(y)
-    stretches = (points - 2) // 2
-    inner = len(x) - 2
-    kept = [0]
-    for i in range(stretches):
-        start, end = 1 + inner * i // stretches, 1 + inner * (i + 1) // stretches
-        low = min(range(start, end), key=y.__getitem__)
-        high = max(range(start, end), key=y.__getitem__)
-        kept += sorted({low, high})
-    kept.append(len(x) - 1)
-    return tuple(x[i] for i in kept), tuple(y[i] for i in kept)
-
-
-def smooth(values: Sequence[float]) -> list[float]:
-    """Return the exponential moving average, without the pull of its start towards zero.
-
-    The window is a twentieth of the curve, between 5 and 100 points.
-    """
-    keep = 1 - 2 / (min(max(len(values) / 20, 5), 100) + 1)
-    total = weight = 0.0
-    out = []
-    for value in values:
-        total, weight = keep * total + value, keep * weight + 1
-        out.append(total / weight)
-    return out
-
-
 def _curve(name: str, x: Sequence[int], y: Sequence[float], colour: str, style: str = "line") -> Curve:
     return Curve(name, *thin(x, y), colour, style)
 
@@ -228,7 +197,25 @@ def _side_panels(history: History, summary: Summary) -> tuple[Panel, ...]:
         Panel("learning rate", _one(*rates, PURPLE), number(_last(rates[1]), 2), small_numbers=True),
         Panel("gradient norm", _one(*norms, TEAL), number(_last(norms[1]), 3)),
         Panel("tokens/s", _one(*speeds, GREEN), number(summary.tokens_per_s, 3), from_zero=True),
-        Panel(f"memory, {unit}", _one(memory[0], scaled, RED), gib(_last(memory[1])), from_zero=True),
+        Panel(
+            f"memory, {unit}",
+            (*_one(memory[0], scaled, RED), *_estimates(summary, memory[0], size)),
+            gib(_last(memory[1])),
+            from_zero=True,
+        ),
+    )
+
+
+def _estimates(summary: Summary, steps: Sequence[int], size: int) -> tuple[Curve, ...]:
+    """Return level lines of what the plan estimated and the preflight measured, beside what steps took."""
+    if not steps:
+        return ()
+    levels = (("planned", summary.planned_bytes, BLUE), ("preflight", summary.tried_bytes, GREEN))
+    ends = (steps[0], steps[-1])
+    return tuple(
+        Curve(name, ends, (value / size, value / size), colour, "faint")
+        for name, value, colour in levels
+        if value
     )
 
 

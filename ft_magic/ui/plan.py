@@ -31,15 +31,23 @@ def shown_plan(plan: Plan) -> Shown:
         f"Plan: {plan.method.name} x {plan.update.name} on {plan.model_name}: {plan.settings.total_steps} steps over "
         f"{plan.examples} rows, {plan.heldout_examples} held out{eta}"
     )
-    notes = [*plan.notes, *(f"Warning: {w.message} {w.fix}" for w in plan.warnings)]
+    took = f"Roughly {seconds(plan.eta_s)}" if plan.eta_s else "How long it takes is"
+    notes = [f"{took}{': ' if plan.eta_s else ' '}{plan.eta_source}."] if plan.eta_source else []
+    notes += [*plan.notes, *(f"Warning: {w.message} {w.fix}" for w in plan.warnings)]
     return shown_table(rows, ("setting", "value", "why"), title=title, notes=notes) + shown_memory(plan)
 
 
 def shown_memory(plan: Plan) -> Shown:
-    """Return the memory estimate by part, in GiB."""
+    """Return the memory estimate by part, and what was measured since, in GiB."""
+    estimated = plan.memory.total_bytes
     rows = [[name, gib(size)] for name, size in plan.memory.parts.items() if size]
-    rows.append(["total", gib(plan.memory.total_bytes)])
+    rows.append(["total", gib(estimated)])
     note = f"{gib(plan.memory_limit_bytes)} free here; an estimate from the model's configuration."
+    if plan.measured_bytes:
+        rows.append(["measured", gib(plan.measured_bytes)])
+        off = plan.measured_bytes / estimated - 1 if estimated else 0.0
+        free = gib(plan.memory_limit_bytes)
+        note = f"{free} free here. Measured by {plan.measured_where}: {off:+.0%} of the estimate."
     return shown_table(rows, ("memory", "peak"), notes=[note])
 
 

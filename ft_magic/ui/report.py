@@ -14,10 +14,11 @@ from ft_magic import atomic, events
 from ft_magic.events import Event
 from ft_magic.ui import svg
 from ft_magic.ui.headline import model_name
-from ft_magic.ui.history import History, Summary
+from ft_magic.ui.history import History
 from ft_magic.ui.page import any_html, label, pairs, table, words
 from ft_magic.ui.panels import Chart, build
 from ft_magic.ui.show import DASH, Html, count, escape, gib, number, seconds
+from ft_magic.ui.summary import Summary
 
 _STYLE = Path(__file__).parent / "assets" / "report.css"
 _TONES = {"finished": "good", "failed": "bad", "stopped": "warn"}
@@ -153,7 +154,25 @@ def _training(folder: _Folder) -> str:
     if loaded is not None and loaded.get("total_parameters"):
         trained, total = loaded.get("trainable_parameters") or 0, loaded["total_parameters"]
         size = f"<p>{count(trained)} of {count(total)} parameters were trained ({trained / total:.2%}).</p>"
-    return svg.image(folder.chart) + size + notes
+    return svg.image(folder.chart) + size + notes + _memory(folder)
+
+
+def _memory(folder: _Folder) -> str:
+    """Return the memory estimated, tried and taken, and what changed where it ran short."""
+    summary, tried = folder.chart.summary, folder.last("preflight")
+    sizes = [
+        ("estimated by the plan", summary.planned_bytes),
+        ("preflight: training step on the longest rows", tried.get("step_bytes") if tried else None),
+        ("preflight: evaluation of the longest rows", tried.get("eval_bytes") if tried else None),
+        ("highest of a step", max(folder.history.curve("memory_bytes")[1], default=None)),
+        ("there is", summary.limit_bytes),
+    ]
+    rows = [(name, gib(size)) for name, size in sizes if size]
+    short = [
+        [e.get("step"), e.get("message"), e.get("fix")] for e in events.of_kind(folder.events, "oom_retry")
+    ]
+    retried = table(short, ("after step", "memory ran short", "what was done")) if short else ""
+    return ("<h3>memory</h3>" + pairs(rows) if len(rows) > 1 else "") + retried
 
 
 def _evaluation(folder: _Folder) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ft_magic.ui.headline import numbers_line
 from ft_magic.ui.panels import (
+    GREEN,
     ORANGE,
     PURPLE,
     RED,
@@ -20,9 +21,9 @@ from ft_magic.ui.panels import (
     Curve,
     Panel,
     Sign,
-    thin,
 )
 from ft_magic.ui.show import escape
+from ft_magic.ui.thinning import thin
 
 _TEXT, _GRID = "#7a828c", "rgba(128,128,128,0.28)"
 _WIDTH, _TITLE, _HEAD, _FOOT = 920, 26, 58, 34
@@ -31,7 +32,8 @@ _TICKS = 28  # left of a small panel, for the numbers on its axis; its title beg
 # A small panel is about 150 pixels wide: more points than pixels only add bytes.
 _SMALL_POINTS = 100
 _SIGN_COLOURS = {
-    "checkpoint": PURPLE, "warning": ORANGE, "stop": RED, "resume": TEAL, "not a number": RED,
+    "checkpoint": PURPLE, "preflight": GREEN, "warning": ORANGE, "out of memory": RED, "stop": RED, "resume": TEAL,
+    "not a number": RED,
 }  # fmt: skip
 
 
@@ -201,7 +203,9 @@ def _shape(kind: str, x: float, y: float) -> str:
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="none" stroke="{colour}" stroke-width="2"/>'
     paths = {
         "checkpoint": "M0-5.5L5.5 0L0 5.5L-5.5 0Z",
+        "preflight": "M-4.5 0A4.5 4.5 0 1 0 4.5 0A4.5 4.5 0 1 0-4.5 0Z",
         "warning": "M0-6L6 5L-6 5Z",
+        "out of memory": "M0 6L6-5L-6-5Z",
         "stop": "M-4.5-4.5H4.5V4.5H-4.5Z",
         "not a number": "M-5-3L-3-5L0-2L3-5L5-3L2 0L5 3L3 5L0 2L-3 5L-5 3L-2 0Z",
     }

@@ -32,6 +32,12 @@ def module_of(asset: str) -> str:
     return "\n".join((_ASSETS / name).read_text(encoding="utf-8") for name in (_SHARED, asset))
 
 
+def style_of(asset: str) -> str:
+    """Return the style sheet of a widget: what all share, then its own where it has one."""
+    own = _ASSETS / Path(asset).with_suffix(".css")
+    return "\n".join(path.read_text(encoding="utf-8") for path in (_ASSETS / _STYLE, own) if path.exists())
+
+
 def make(asset: str, state: Mapping[str, Any], answer: Answer) -> Any:
     """Return a widget.
 
@@ -54,7 +60,7 @@ def make(asset: str, state: Mapping[str, Any], answer: Answer) -> Any:
         """One local module; ``start`` is its first state."""
 
         _esm = module_of(asset)
-        _css = (_ASSETS / _STYLE).read_text(encoding="utf-8")
+        _css = style_of(asset)
         start = traitlets.Dict().tag(sync=True)
 
     made = Widget(start=dict(state))
@@ -69,12 +75,15 @@ def make(asset: str, state: Mapping[str, Any], answer: Answer) -> Any:
     return made
 
 
-def show(static: Mapping[str, str], made: Any) -> Any:
+def show(
+    static: Mapping[str, Any], made: Any, words: str = "Run this cell to page through the rows here."
+) -> Any:
     """Show what stays in a saved notebook, and below it, in an output of its own, a widget.
 
     Args:
         static: mime bundle without any script.
         made: the widget.
+        words: what stands in its place where widgets are not drawn.
 
     Returns:
         The handle of the static output, for updates.
@@ -84,7 +93,7 @@ def show(static: Mapping[str, str], made: Any) -> Any:
     handle = display(dict(static), raw=True, display_id=True)
     found = made._repr_mimebundle_()
     bundle = dict(found[0] if isinstance(found, tuple) else found or {})
-    bundle["text/plain"] = "Run this cell to page through the rows here."
+    bundle["text/plain"] = words
     display(bundle, raw=True)
     return handle
 

@@ -46,15 +46,17 @@ class Autocast:
         if self.dtype is None:
             yield
             return
-        before = torch.is_autocast_enabled("cuda")
+        before, nested, kept = torch.is_autocast_enabled("cuda"), self._on, self._keeps
         torch.set_autocast_enabled("cuda", True)  # libraries ask; it has no effect on meta tensors
         self._on, self._keeps = True, keeps
         try:
             yield
         finally:
             torch.set_autocast_enabled("cuda", before)
-            self._on = False
-            self._copies.clear()
+            self._on = nested
+            self._keeps = kept
+            if not nested:
+                self._copies.clear()
 
     def cast(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Return the arguments in the type autocast runs ``func`` in."""

@@ -13,8 +13,10 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from ft_magic.memory.cards import Card
+from ft_magic.memory.setting import Setting
 from ft_magic.memory.tracing.autocast import Autocast
-from ft_magic.memory.tracing.settings import TraceSettings
+from ft_magic.memory.tracing.ledger import Ledger
 
 _HALF = (torch.float16, torch.bfloat16)
 _aten = torch.ops.aten
@@ -57,16 +59,24 @@ class Flash(torch.autograd.Function):  # type: ignore[misc]  # torch is untyped 
 class Device(TorchFunctionMode):  # type: ignore[misc]  # torch is untyped here
     """Sends torch functions the way the device would go, under autocast where it is on."""
 
-    def __init__(self, settings: TraceSettings, autocast: Autocast) -> None:
+    def __init__(self, setting: Setting, card: Card, autocast: Autocast, ledger: Ledger) -> None:
         super().__init__()
-        self._settings = settings
+        self._setting = setting
+        self._card = card
         self._autocast = autocast
+        self._ledger = ledger
         self._own: dict[Any, Callable[..., Any]] = {
             torch.autograd.backward: self._backward,
+            torch.Tensor.backward: self._backward,
             torch.Tensor.__bool__: self._truth,
+            torch.Tensor.__float__: self._number(float),
+            torch.Tensor.__int__: self._number(int),
+            torch.Tensor.__index__: self._number(int),
+            torch.Tensor.item: self._number(torch.Tensor.item),
+            torch.Tensor.tolist: _listed,
             functional.scaled_dot_product_attention: self._attention,
         }
-        if settings.card.cuda:
+        if card.cuda:
             self._own |= {functional.softmax: _softmax, functional.dropout: _dropout}
 
     def __torch_function__(
@@ -80,7 +90,7 @@ class Device(TorchFunctionMode):  # type: ignore[misc]  # torch is untyped here
         """Run the engine with this mode active; ``torch.autograd.backward`` itself would switch it off."""
         roots = (tensors,) if isinstance(tensors, torch.Tensor) else tuple(tensors)
         given = (grad_tensors,) if isinstance(grad_tensors, torch.Tensor) else grad_tensors
-        with self:
+        with self, self._ledger.backward_pass():
             grads = tuple(given) if given is not None else tuple(torch.ones_like(root) for root in roots)
             torch.autograd.Variable._execution_engine.run_backward(  # noqa: SLF001
                 roots, grads, False, False, (), allow_unreachable=True, accumulate_grad=True
@@ -88,7 +98,17 @@ class Device(TorchFunctionMode):  # type: ignore[misc]  # torch is untyped here
 
     def _truth(self, value: torch.Tensor) -> bool:
         """Answer what the model asks of values: masks are all ones unless the batch is padded."""
-        return not self._settings.padded if value.is_meta else bool(value)
+        return not self._setting.masked if value.is_meta else bool(value)
+
+    def _number(self, real: Callable[[torch.Tensor], Any]) -> Callable[[torch.Tensor], Any]:
+        """Return what reads a tensor's one number; of the meta device's, losses ask for counts of tokens alone."""
+        answer = float(self._setting.tokens) if real is float else self._setting.tokens
+        return lambda value: answer if value.is_meta else real(value)
+
+    @property
+    def _repeats(self) -> bool:
+        """Whether keys and values are repeated before the kernel runs; flash-attn takes them as they are."""
+        return self._setting.repeats_keys and self._setting.attention != "flash"
 
     def _attention(
         self,
@@ -103,7 +123,7 @@ class Device(TorchFunctionMode):  # type: ignore[misc]  # torch is untyped here
     ) -> torch.Tensor:
         kernel = self._kernel(query, key, attn_mask, enable_gqa=enable_gqa)
         groups = query.shape[1] // key.shape[1]
-        if groups > 1 and (self._settings.repeats_keys or kernel == "efficient"):
+        if groups > 1 and (self._repeats or kernel == "efficient"):
             key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
         if kernel == "flash":
             return Flash.apply(query, key, value)
@@ -123,14 +143,19 @@ class Device(TorchFunctionMode):  # type: ignore[misc]  # torch is untyped here
         self, query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, *, enable_gqa: bool
     ) -> str:
         """Return the kernel torch chooses (ATen/native/transformers/cuda/sdp_utils.cpp)."""
-        if not self._settings.card.cuda:
+        if not self._card.cuda:
             return "cpu"  # its flash kernel takes fewer key than query heads as they are
-        if self._settings.attention == "flash_attention_2":
+        if self._setting.attention == "flash":
             return "flash"
-        if self._settings.card.flash and query.dtype in _HALF and mask is None:
+        if self._card.flash and query.dtype in _HALF and mask is None:
             return "flash"
-        grouped = enable_gqa and key.shape[1] != query.shape[1] and not self._settings.repeats_keys
+        grouped = enable_gqa and key.shape[1] != query.shape[1] and not self._repeats
         return "math" if grouped else "efficient"
+
+
+def _listed(value: torch.Tensor) -> Any:
+    """Return a tensor's numbers as lists; ones for a tensor of the meta device."""
+    return torch.ones(value.shape).tolist() if value.is_meta else value.tolist()
 
 
 def _softmax(

@@ -6,7 +6,7 @@ import re
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -16,9 +16,45 @@ from torch.utils._pytree import tree_leaves
 _LOSS = "logits and loss"
 # Decoder layers are numbered in every architecture's names of weights: model.layers.3.mlp, transformer.h.3.mlp
 STACKS = ("layers", "h", "blocks")
-LAYER = re.compile(rf"\.(?:{'|'.join(STACKS)})\.(\d+)\.")
+LAYER = re.compile(rf"(?:^|\.)(?:{'|'.join(STACKS)})\.(\d+)\.")
 # CUDA's softmax backward makes the product of gradient and output before it sums (SoftMax.cu: tmp = grad * output).
 _PRODUCTS = frozenset({torch.ops.aten._softmax_backward_data.default})  # noqa: SLF001 - an operator's name
+_aten = torch.ops.aten
+# What autograd's engine and formulas do in place, but for tensors under a dispatch mode, such as this ledger
+# (torch/csrc/autograd/input_buffer.cpp: can_accumulate_inplace; FunctionsManual.cpp: areAnyTensorSubclassLike).
+_IN_PLACE = {
+    _aten.add.Tensor: _aten.add_.Tensor,
+    _aten.scatter_add.default: _aten.scatter_add_.default,
+    _aten.index_put.default: _aten.index_put_.default,
+    _aten.index_add.default: _aten.index_add_.default,
+}
+
+
+def _counts(tensor: torch.Tensor) -> tuple[int, int]:
+    """Return how many hold a tensor, and how many its storage."""
+    storage = tensor.untyped_storage()._cdata  # noqa: SLF001
+    return tensor._use_count(), torch._C._storage_Use_Count(storage)  # noqa: SLF001
+
+
+class _Probe(TorchDispatchMode):  # type: ignore[misc]  # torch is untyped here
+    """Sees how often a gradient is held that nobody but autograd's engine holds, when it meets a second one."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is _aten.add.Tensor:
+            self.found = _counts(args[0])
+        return func(*args, **(kwargs or {}))
+
+
+@cache
+def _alone() -> tuple[int, int]:
+    """Return the counts of a tensor that its operator alone holds."""
+    start = torch.ones(1, device="meta", requires_grad=True) * 1
+    probe = _Probe()
+    with probe:
+        ((start * 2) * (start * 3)).backward()
+    return probe.found
 
 
 class Ledger(TorchDispatchMode):  # type: ignore[misc]  # torch is untyped here
@@ -32,6 +68,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[misc]  # torch is untyped here
         marks: ``(position in events, name)``: where a phase begins.
         runs: ``(position in events, layer)``: which layer runs from there on.
         tag: part that new storages belong to.
+        backward: whether autograd's engine runs.
     """
 
     def __init__(self, vocab_size: int, *, rounding_bytes: int, cuda: bool, device: str) -> None:
@@ -43,6 +80,8 @@ class Ledger(TorchDispatchMode):  # type: ignore[misc]  # torch is untyped here
         self.runs: list[tuple[int, int | None]] = [(0, None)]
         self.marks: list[tuple[int, str]] = []
         self.tag = "weights"
+        self.backward = False
+        self._own = _alone()
         self._vocab_size = vocab_size
         self._rounding_bytes = rounding_bytes
         self._cuda = cuda
@@ -57,7 +96,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[misc]  # torch is untyped here
         product = None
         if self._cuda and func in _PRODUCTS:
             product = self.hold(args[0].nbytes, _LOSS if self._is_logits(args[0]) else self.tag)
-        result = func(*args, **(kwargs or {}))
+        result = self._operator(func, args)(*args, **(kwargs or {}))
         leaves = [row for row in tree_leaves(result) if isinstance(row, torch.Tensor)]
         for place, leaf in enumerate(leaves):
             if leaf.device.type == self._device:
@@ -65,6 +104,14 @@ class Ledger(TorchDispatchMode):  # type: ignore[misc]  # torch is untyped here
         if product is not None:
             self.drop(product)
         return result
+
+    def _operator(self, func: Any, args: tuple[Any, ...]) -> Any:
+        """Return what really runs: gradients are summed in place where nobody else holds the first."""
+        if not self.backward or func not in _IN_PLACE or torch.is_grad_enabled():
+            return func
+        first = args[0]
+        fits = func is not _aten.add.Tensor or (first.shape, first.dtype) == (args[1].shape, args[1].dtype)
+        return _IN_PLACE[func] if fits and first.is_contiguous() and _counts(first) == self._own else func
 
     def follow(self, tensor: torch.Tensor, tag: str | None = None, owner: int | None = None) -> None:
         """Count a tensor's storage, once, until it dies."""
@@ -116,6 +163,15 @@ class Ledger(TorchDispatchMode):  # type: ignore[misc]  # torch is untyped here
         """Say that a layer begins to run, or that none does."""
         if self.runs[-1][1] != layer:
             self.runs.append((len(self.events), layer))
+
+    @contextmanager
+    def backward_pass(self) -> Iterator[None]:
+        """Say that autograd's engine runs inside, perhaps within another run of it."""
+        before, self.backward = self.backward, True
+        try:
+            yield
+        finally:
+            self.backward = before
 
     @contextmanager
     def tagged(self, tag: str) -> Iterator[None]:

@@ -1,12 +1,11 @@
-"""The losses as the installed libraries compute them. Imported in the worker alone.
+"""The losses of single sequences and of scored pairs, as each stack computes them. Imported in the worker alone.
 
-Each takes the model, a batch and the settings and returns ``(loss, output)``; the caller decides how long the output
-lives.
+Each takes a ``Scene`` and returns ``(loss, output)``; the caller decides how long the output lives.
 """
 
 from __future__ import annotations
 
-import contextlib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -14,94 +13,125 @@ from typing import Any
 
 import torch
 from torch.nn import functional
-from trl.trainer.utils import selective_log_softmax
 
-from ft_magic.memory.tracing.settings import TraceSettings
+from ft_magic.memory.logits import chunk_tokens
+from ft_magic.memory.setting import Setting
+from ft_magic.memory.tracing import fused_losses
 
-_BETA = 0.1  # its value changes no size
+Result = tuple[torch.Tensor, Any]
+# As transformers 4 wrote them: the rest of its code was as old.
+# Unsloth's chunk holds the logits in 16 bits, twice in fp32, and gradients in fp32 and 16 bits.
+_BUDGETED_LOGIT = 16
+OLDER_LOSSES = ("shifted", "early", "uncast", "inplace", "inplace_early")
 
 
 @dataclass(frozen=True)
-class Batch:
-    """One micro-batch: ``ids`` and ``mask`` of shape (sequences, tokens), ``reference`` a frozen model or None."""
+class Scene:
+    """Who takes part in a forward pass.
 
+    Attributes:
+        model: what trains, as a trainer holds it.
+        ids: ``(sequences, tokens)``; of pairs, the chosen sequences first.
+        mask: the same shape, ones.
+        reference: a frozen copy of the model, or None.
+        setting: what is trained, and how.
+    """
+
+    model: Any
     ids: torch.Tensor
     mask: torch.Tensor
-    reference: Any = None
+    reference: Any
+    setting: Setting
+
+    @property
+    def inputs(self) -> dict[str, torch.Tensor]:
+        """What a model reads."""
+        return {"input_ids": self.ids, "attention_mask": self.mask}
+
+    @property
+    def causal(self) -> Any:
+        """The model without PEFT's shell."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
 
-def _inputs(batch: Batch) -> dict[str, torch.Tensor]:
-    return {"input_ids": batch.ids, "attention_mask": batch.mask}
-
-
-def _language(model: Any, batch: Batch, settings: TraceSettings) -> tuple[torch.Tensor, Any]:
+def language(scene: Scene) -> Result:
     """Causal language model loss."""
-    if settings.loss == "installed":
-        output = model(**_inputs(batch), labels=batch.ids)
-        return output.loss, output
-    hidden: list[
-        torch.Tensor
-    ] = []  # the model's forward computed the loss itself, with its last states alive
-    hook = model.get_output_embeddings().register_forward_hook(lambda _, given, __: hidden.append(given[0]))
-    output = model(**_inputs(batch))
-    hook.remove()
-    return _shifted(output, batch, settings), output
+    keys: list[torch.Tensor] = []  # what an older model returned beside its logits
+    if scene.setting.loss.kind in OLDER_LOSSES:
+        output, loss = _older(scene, keys)
+    else:
+        # Fused and chunked losses are the model's own by now: ``prepare`` put them into its forward.
+        output = scene.model(**scene.inputs, labels=scene.ids)
+        loss = output.loss
+    logits = getattr(output, "logits", None)
+    if scene.setting.autocast_width and logits is not None and not scene.setting.loss.outputs_alive:
+        output.logits = logits.float()  # accelerate hands outputs on in fp32 (convert_outputs_to_fp32)
+    return loss, (output, keys)
 
 
-def _shifted(output: Any, batch: Batch, settings: TraceSettings) -> torch.Tensor:
-    """Return the loss of transformers before 4.49: a shifted, contiguous copy of the logits, mostly in fp32.
+def prepare(scene: Scene) -> None:
+    """Put a loss that needs no logits into the model's forward, as TRL and Liger do."""
+    kind = scene.setting.loss.kind
+    if kind == "chunked":
+        from trl.trainer.sft_trainer import _patch_chunked_ce_lm_head
+
+        _patch_chunked_ce_lm_head(scene.causal, scene.setting.loss.chunk_tokens)
+    elif kind == "fused":
+        fused_losses.fuse_head(scene.causal)
+    elif kind == "budgeted":
+        vocab, budget = scene.causal.config.vocab_size, scene.setting.loss.budget_bytes
+        rows = math.ceil(chunk_tokens(scene.setting.tokens, vocab, budget))
+        fused_losses.fuse_head(scene.causal, rows, _BUDGETED_LOGIT)
+
+
+def _older(scene: Scene, keys: list[torch.Tensor]) -> tuple[Any, torch.Tensor]:
+    """Return the output and the loss of transformers before 4.49: of a shifted, contiguous copy of the logits.
 
     Up to 4.45 the output held the fp32 logits; from 4.46 it held those of the model's own type beside them; GPT-2's
-    relatives cast nothing.
+    relatives cast nothing. The Triton kernels of fms-acceleration take the place of the last step.
     """
-    values = output.logits if settings.loss == "uncast" else output.logits.float()
-    if settings.loss == "4.45":
+    kind, causal = scene.setting.loss.kind, scene.causal
+    # The model's forward computed the loss itself, with its last states alive.
+    hidden: list[torch.Tensor] = []
+    hooks = [
+        causal.get_output_embeddings().register_forward_hook(lambda _, given, __: hidden.append(given[0]))
+    ]
+    if causal.config.model_type == "gpt_bigcode":
+        hooks += _kept_keys(causal, keys)
+    output = scene.model(**scene.inputs)
+    for hook in hooks:
+        hook.remove()
+    uncast = kind == "uncast" or causal.config.model_type.startswith("gpt")
+    values = output.logits if uncast else output.logits.float()
+    if kind in ("early", "inplace_early"):
         output.logits = values
     shifted = values[..., :-1, :].contiguous()
-    labels = batch.ids[..., 1:].contiguous()
-    return functional.cross_entropy(shifted.view(-1, shifted.shape[-1]), labels.view(-1))
+    if kind in ("inplace", "inplace_early"):
+        return output, fused_losses.InPlace.apply(shifted)
+    labels = scene.ids[..., 1:].contiguous()
+    return output, functional.cross_entropy(shifted.view(-1, shifted.shape[-1]), labels.view(-1))
 
 
-def _answers(model: Any, batch: Batch, kept: int | None = None) -> tuple[torch.Tensor, Any]:
-    """Return the log-probability of each token, of shape (sequences, tokens), and the model's output."""
-    extra = {} if kept is None else {"logits_to_keep": kept + 1}
-    output = model(**_inputs(batch), **extra)
-    logits = output.logits[:, :-1]
-    return selective_log_softmax(logits, batch.ids[:, -logits.shape[1] :]), output
+def _kept_keys(causal: Any, kept: list[torch.Tensor]) -> list[Any]:
+    """Keep every layer's keys and values until the output is dropped.
+
+    transformers 4's ``modeling_gpt_bigcode.py`` leaves ``use_cache`` on while layers are checkpointed; its multi-query
+    keys are a view of ``c_attn``'s whole result, so that all of it (queries too) outlives the layer.
+    """
+    return [
+        module.register_forward_hook(lambda _, __, result: kept.append(result))
+        for name, module in causal.named_modules()
+        if name.endswith("attn.c_attn")
+    ]
 
 
-def _preference(model: Any, batch: Batch, _: TraceSettings) -> tuple[torch.Tensor, Any]:
-    """DPO: chosen and rejected in one batch; the reference is a frozen copy, or the model without its adapter."""
-    reference = model if batch.reference is None else batch.reference
-    bare = model.disable_adapter() if batch.reference is None else contextlib.nullcontext()
-    with torch.no_grad(), bare:
-        base = _answers(reference, batch)[0].sum(-1)
-    rows, output = _answers(model, batch)
-    gain = rows.sum(-1) - base
-    chosen, rejected = gain.chunk(2)
-    return -functional.logsigmoid(_BETA * (chosen - rejected)).mean(), output
-
-
-def _reward(model: Any, batch: Batch, _: TraceSettings) -> tuple[torch.Tensor, Any]:
-    """Bradley-Terry loss of pairs."""
-    output = model(**_inputs(batch))
+def scored_pairs(scene: Scene) -> Result:
+    """Bradley-Terry loss of pairs (TRL's ``RewardTrainer.compute_loss``)."""
+    output = scene.model(**scene.inputs)
     chosen, rejected = output.logits.squeeze(-1).chunk(2)
     return -functional.logsigmoid(chosen - rejected).mean(), output
 
 
-def _policy(model: Any, batch: Batch, settings: TraceSettings) -> tuple[torch.Tensor, Any]:
-    """GRPO: clipped policy gradient over the answer's tokens; old log-probabilities come first, without gradients."""
-    kept = batch.ids.shape[1] - settings.prompt_tokens
-    with torch.no_grad():
-        old = _answers(model, batch, kept)[0]
-    rows, output = _answers(model, batch, kept)
-    ratio = torch.exp(rows - old)
-    advantage = torch.ones(rows.shape[0], 1, device=rows.device)
-    loss = -torch.min(ratio * advantage, ratio.clamp(0.8, 1.2) * advantage)
-    return loss.mean(), output
-
-
-LOSSES: Mapping[str, Callable[[Any, Batch, TraceSettings], tuple[torch.Tensor, Any]]] = MappingProxyType(
-    {"sft": _language, "cpt": _language, "dpo": _preference, "reward": _reward, "grpo": _policy}
+PLAIN: Mapping[str, Callable[[Scene], Result]] = MappingProxyType(
+    {"sft": language, "cpt": language, "reward": scored_pairs}
 )
-PAIRS = ("dpo", "reward")  # methods whose examples are two sequences

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 
-_SMALL_TENSOR = 4096  # bitsandbytes keeps the states of smaller tensors in fp32 (min_8bit_size)
-_BLOCK = 256  # values that share an fp32 scale in its 8-bit states
-_PAGED_FROM = 100_000  # smaller tensors of a paged optimizer stay in the caching allocator
+from ft_magic.memory.optimizers import OPTIMIZERS, state_bytes, step_bytes
+from ft_magic.memory.setting import Optimizer as Kind
+from ft_magic.memory.tracing.ledger import Ledger
+
+_ADAMW, _SGD = OPTIMIZERS["adamw_torch"], OPTIMIZERS["sgd"]  # the real ones run
+_HALVES = 2  # tensors that states are counted as: nearly all optimizers have two
 
 
 class Optimizer(Protocol):
@@ -24,25 +27,28 @@ class Optimizer(Protocol):
 
 
 class States:
-    """An optimizer whose kernel needs nothing but its states, made at the first step.
+    """An optimizer that takes one weight after another, with states as ``memory.optimizers`` says."""
 
-    Args:
-        parameters: what trains.
-        made: makes the states of one parameter.
-    """
-
-    def __init__(
-        self, parameters: list[torch.nn.Parameter], made: Callable[[torch.Tensor], list[torch.Tensor]]
-    ) -> None:
+    def __init__(self, kind: Kind, parameters: list[torch.nn.Parameter], ledger: Ledger) -> None:
+        self._kind = kind
         self._parameters = parameters
-        self._made = made
+        self._ledger = ledger
         self._states: dict[int, list[torch.Tensor]] = {}
 
     def step(self) -> None:
-        """Make the states that do not exist yet."""
+        """Make the states that do not exist yet, and what each weight's step needs for a moment."""
         for parameter in self._parameters:
-            if parameter.grad is not None and id(parameter) not in self._states:
-                self._states[id(parameter)] = self._made(parameter)
+            if parameter.grad is None:
+                continue
+            shape = ((parameter.shape[0], parameter[0].numel() if parameter.dim() > 1 else 1, 1),)
+            width = parameter.element_size()
+            if id(parameter) not in self._states:
+                half = -(-round(state_bytes(self._kind, shape, width)) // _HALVES)
+                self._states[id(parameter)] = [
+                    parameter.new_empty(half, dtype=torch.uint8) for _ in range(_HALVES if half else 0)
+                ]
+            if working := round(step_bytes(self._kind, shape, width)):
+                self._ledger.drop(self._ledger.hold(working, "optimizer"))
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Let go of the gradients, whatever is asked: kept zeros are as large."""
@@ -51,39 +57,43 @@ class States:
             parameter.grad = None
 
 
-def _two(parameter: torch.Tensor) -> list[torch.Tensor]:
-    return [torch.zeros_like(parameter) for _ in range(2)]
+class InBackward:
+    """An optimizer of its own for each weight, that steps as soon as the gradient exists and lets go of it."""
+
+    def __init__(
+        self, parameters: list[torch.nn.Parameter], made: Callable[[list[torch.nn.Parameter]], Optimizer]
+    ) -> None:
+        self._each = {parameter: made([parameter]) for parameter in parameters}
+        for parameter in parameters:
+            parameter.register_post_accumulate_grad_hook(self._now)
+
+    def step(self) -> None:
+        """Do nothing: it is done."""
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Do nothing: no gradient is left."""
+
+    def _now(self, parameter: torch.nn.Parameter) -> None:
+        self._each[parameter].step()
+        parameter.grad = None
 
 
-def _eight_bit(parameter: torch.Tensor, states: int = 2) -> list[torch.Tensor]:
-    count = parameter.numel()
-    if count < _SMALL_TENSOR:
-        return [torch.zeros_like(parameter, dtype=torch.float32) for _ in range(states)]
-    scales = -(-count // _BLOCK)
-    return [parameter.new_zeros(count, dtype=torch.uint8) for _ in range(states)] + [
-        parameter.new_zeros(scales, dtype=torch.float32) for _ in range(states)
-    ]
+def optimizer_of(
+    kind: Kind, parameters: list[torch.nn.Parameter], ledger: Ledger, *, cuda: bool
+) -> Optimizer:
+    """Return an optimizer of these weights; ``cuda`` = torch's own default there is the foreach kind."""
+    made = partial(_made, kind, ledger=ledger, cuda=cuda)
+    return InBackward(parameters, made) if kind.in_backward else made(parameters)
 
 
-def _paged(parameter: torch.Tensor) -> list[torch.Tensor]:
-    """Paged states are managed memory, outside the caching allocator."""
-    return [] if parameter.numel() >= _PAGED_FROM else _eight_bit(parameter)
+def is_loop(kind: Kind, *, cuda: bool) -> bool:
+    """Return whether it takes the weights one by one, so that its temporaries never live together."""
+    return bool(kind.step_bytes) or (kind == _ADAMW and not cuda)
 
 
-def _paged_whole(parameter: torch.Tensor) -> list[torch.Tensor]:
-    return [] if parameter.numel() >= _PAGED_FROM else _two(parameter)
-
-
-# name -> an optimizer of these weights. torch's foreach AdamW makes a copy of all of them in passing.
-OPTIMIZERS: Mapping[str, Callable[[list[torch.nn.Parameter]], Optimizer]] = MappingProxyType(
-    {
-        "adamw": lambda rows: torch.optim.AdamW(rows, foreach=True),
-        "adamw_loop": lambda rows: torch.optim.AdamW(rows, foreach=False),
-        "adamw_fused": lambda rows: States(rows, _two),
-        "adamw_8bit": lambda rows: States(rows, _eight_bit),
-        "paged_adamw_8bit": lambda rows: States(rows, _paged),
-        "paged_adamw_32bit": lambda rows: States(rows, _paged_whole),
-        "adafactor": lambda rows: torch.optim.Adafactor(rows, foreach=True),
-        "sgd": lambda rows: torch.optim.SGD(rows, foreach=True),
-    }
-)
+def _made(kind: Kind, parameters: list[torch.nn.Parameter], *, ledger: Ledger, cuda: bool) -> Optimizer:
+    if kind == _ADAMW:
+        return torch.optim.AdamW(parameters, foreach=cuda)  # type: ignore[no-any-return]
+    if kind == _SGD:
+        return torch.optim.SGD(parameters, foreach=cuda)  # type: ignore[no-any-return]
+    return States(kind, parameters, ledger)

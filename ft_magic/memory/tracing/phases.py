@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from ft_magic.memory.tracing.settings import Instant
+from ft_magic.memory.tracing.traced import Instant
 
 # What is left of a block too small to be split: counted by max_memory_allocated, in no tensor.
 _ROUNDING = "block rounding"
