@@ -32,7 +32,7 @@ _PICTURE = ROOT / "docs" / "images" / "speed.svg"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=3, help="optimizer steps; the first is not counted")
-    parser.add_argument("--threads", type=int, default=max(run._usual_threads()))
+    parser.add_argument("--threads", type=int, default=max(run.usual_threads()))
     parser.add_argument("--only", nargs="+", choices=("length", "batch", "rank", "model"), default=None)
     asked = parser.parse_args()
     shutil.rmtree(run.OUT, ignore_errors=True)

@@ -219,7 +219,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=6, help="optimizer steps; the first is not counted")
     parser.add_argument("--batch", type=int, default=2, help="examples a step")
     parser.add_argument("--rounds", type=int, default=5, help="how often each program runs")
-    parser.add_argument("--threads", type=int, nargs="+", default=_usual_threads(), help="one table for each")
+    parser.add_argument("--threads", type=int, nargs="+", default=usual_threads(), help="one table for each")
     parser.add_argument("--programs", nargs="+", choices=list(PROGRAMS), default=USUAL)
     parser.add_argument(
         "--shares", action="store_true", help="instead: ft_magic with each way to save time switched off"
@@ -229,7 +229,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _usual_threads() -> list[int]:
+def usual_threads() -> list[int]:
     """Return one pinned thread, whose figures are steady, and every core, which is what users get."""
     return sorted({1, len(os.sched_getaffinity(0))})
 

@@ -11,11 +11,11 @@ TRLS = cross_entropy._trl
 
 def rows(seed=0, width=24, vocabulary=97, *, trained=False, bias=False):
     torch.manual_seed(seed)
-    hidden = torch.randn(3, 90, width, requires_grad=True)
+    hidden = torch.randn(3, 190, width, requires_grad=True)
     weight = torch.randn(vocabulary, width, requires_grad=trained)
-    labels = torch.randint(0, vocabulary, (3, 90))
+    labels = torch.randint(0, vocabulary, (3, 190))
     labels[:, :30] = -100
-    labels[1, 50:] = -100
+    labels[1, 150:] = -100
     extra = torch.randn(vocabulary, requires_grad=trained) if bias else None
     return hidden, weight, labels, extra
 

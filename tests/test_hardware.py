@@ -160,3 +160,21 @@ def test_reading_the_hardware_imports_no_torch():
     code = "import sys, ft_magic.hardware as h; h.read(); print('torch' in sys.modules or 'numpy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+ZEN = "processor\t: 0\nvendor_id\t: AuthenticAMD\nflags\t\t: fpu avx2 avx512f avx512_bf16\n\nprocessor\t: 1\nflags\t\t: fpu\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (ZEN, True),
+        (ZEN.replace("avx512f avx512_bf16", ""), False),
+        (ZEN.replace("AuthenticAMD", "GenuineIntel"), False),
+        ("Processor : ARMv8\nFeatures : asimd\n", False),
+        ("", False),
+    ],
+)
+def test_only_amd_processors_with_avx512_have_units_that_mkl_leaves(machine, text, left):
+    machine(cpuinfo=text)
+    assert hardware.read(machine.root).mkl_leaves_units is left

@@ -9,27 +9,6 @@ import torch
 
 from ft_magic.backends import matmul
 
-ZEN = "processor\t: 0\nvendor_id\t: AuthenticAMD\nflags\t\t: fpu sse2 avx2 avx512f avx512_bf16\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "unused"),
-    [
-        (ZEN, True),
-        (ZEN.replace("avx512f avx512_bf16", ""), False),
-        (ZEN.replace("AuthenticAMD", "GenuineIntel"), False),
-        ("Processor : ARMv8\nFeatures : asimd\n", False),
-    ],
-)
-def test_only_amd_processors_with_avx512_have_units_that_mkl_leaves_unused(tmp_path, text, unused):
-    (tmp_path / "cpuinfo").write_text(text)
-    assert matmul.left_unused(tmp_path / "cpuinfo") is unused
-
-
-def test_a_system_without_a_description_of_its_processor_is_left_alone(tmp_path):
-    assert not matmul.left_unused(tmp_path / "missing")
-
-
 _LAYOUTS = {
     "rows": torch.randn,
     "columns": lambda m, n: torch.randn(n, m).t(),
@@ -63,7 +42,8 @@ def test_other_number_formats_keep_theirs():
 _PROGRAM = """
 import torch
 from ft_magic.backends import matmul
-matmul.left_unused = lambda _: True
+from types import SimpleNamespace
+matmul.hardware.read = lambda: SimpleNamespace(mkl_leaves_units=True)
 torch.manual_seed(0)
 layer, rows = torch.nn.Linear(300, 400), torch.randn(2, 50, 300, requires_grad=True)
 def gradients():
@@ -94,3 +74,19 @@ def test_linear_layers_go_forward_and_backward_through_onednn_unless_switched_of
     )
     assert done.stdout.strip() == told, done.stderr[-2000:]
     assert "Overriding" not in done.stderr
+
+
+def test_without_room_for_its_kernels_torch_multiplies(monkeypatch):
+    def full(*_):
+        raise RuntimeError("could not create a primitive")
+
+    a, b = torch.randn(40, 300), torch.randn(300, 300)
+    monkeypatch.setattr(matmul, "_product", full)
+    assert torch.equal(matmul._mm(a, b), a @ b)
+
+    def broken(*_):
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(matmul, "_product", broken)
+    with pytest.raises(RuntimeError, match="something else"):
+        matmul._mm(a, b)

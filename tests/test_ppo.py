@@ -35,8 +35,8 @@ VOCABULARY = Vocabulary(frozenset({2}), 2)
 
 
 def plan_of(model, method="ppo", update="lora", trainer=None, settings=None, **spec):
-    words = {"lora_r": 8, "lr_scheduler_type": "constant"} | spec
     found = SETTINGS | (settings or {})
+    words = {"lora_r": 8, "lr_scheduler_type": "constant", "save_steps": found["save_steps"]} | spec
     return Plan(
         spec=Spec(model=str(model), data="made here", method=method, update=update, trainer=trainer or {}, **words),
         model_folder=str(model), model_name="tiny", settings=Settings(**{f.name: found[f.name] for f in fields(Settings) if f.name in found}),

@@ -283,19 +283,7 @@ def test_nothing_of_the_attempt_that_failed_is_held_when_the_next_one_loads(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "products",
-    [
-        "torch",
-        pytest.param(
-            "auto",
-            marks=pytest.mark.xfail(
-                reason="where oneDNN multiplies, a worker with a limited address space cannot load the model again",
-                strict=False,
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("products", ["torch", "auto"])
 def test_a_worker_whose_memory_really_ends_goes_on_with_half_the_micro_batch(
     tiny, runs_folder, monkeypatch, products
 ):

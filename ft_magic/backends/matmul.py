@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import os
 import warnings
-from pathlib import Path
 
 import torch
+
+from ft_magic import hardware
 
 SWITCH = "FT_MAGIC_MATMUL"
 # Below these oneDNN's start costs more than its arithmetic saves (measured as above): a product of a few rows is
@@ -35,7 +36,7 @@ def use_fastest() -> str:
         return "onednn"
     if os.environ.get(SWITCH) == "torch" or not torch.backends.mkl.is_available():
         return "torch"
-    if not torch.backends.mkldnn.is_available() or not left_unused(Path("/proc/cpuinfo")):
+    if not torch.backends.mkldnn.is_available() or not hardware.read().mkl_leaves_units:
         return "mkl"
     library = torch.library.Library("aten", "IMPL")
     with warnings.catch_warnings():
@@ -46,27 +47,9 @@ def use_fastest() -> str:
     return "onednn"
 
 
-def left_unused(cpuinfo: Path) -> bool:
-    """Return whether a processor has AVX-512 units that MKL does not use.
-
-    Args:
-        cpuinfo: the system's description of its processors.
-    """
-    try:
-        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    found: dict[str, str] = {}
-    for line in text.splitlines():
-        key, _, value = line.partition(":")
-        found.setdefault(key.strip(), value.strip())
-    return found.get("vendor_id") == "AuthenticAMD" and "avx512f" in found.get("flags", "").split()
-
-
 def _mm(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Return the product of (m, k) and (k, n)."""
-    if _pays(left, right):
-        made: torch.Tensor = _product(_dense(left), _dense(right).t(), None, "none", [], "")
+    if _pays(left, right) and (made := _by_onednn(left, right, None)) is not None:
         return made
     return torch.mm(left, right, out=left.new_empty(left.shape[0], right.shape[1]))
 
@@ -76,11 +59,22 @@ def _addmm(
 ) -> torch.Tensor:
     """Return beta x bias + alpha x the product of (m, k) and (k, n)."""
     plain = beta == alpha == 1 and bias.dim() == 1 and bias.shape[0] == right.shape[1]
-    if plain and bias.dtype == torch.float32 and bias.is_contiguous() and _pays(left, right):
-        made: torch.Tensor = _product(_dense(left), _dense(right).t(), bias, "none", [], "")
+    fits = plain and bias.dtype == torch.float32 and bias.is_contiguous() and _pays(left, right)
+    if fits and (made := _by_onednn(left, right, bias)) is not None:
         return made
     out = left.new_empty(left.shape[0], right.shape[1])
     return torch.addmm(bias, left, right, beta=beta, alpha=alpha, out=out)
+
+
+def _by_onednn(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor | None:
+    """Return the product, or None where oneDNN finds no room for a kernel of its own: MKL needs none."""
+    try:
+        made: torch.Tensor = _product(_dense(left), _dense(right).t(), bias, "none", [], "")
+    except RuntimeError as error:
+        if "primitive" not in str(error):
+            raise
+        return None
+    return made
 
 
 def _pays(left: torch.Tensor, right: torch.Tensor) -> bool:

@@ -78,4 +78,8 @@ def notes(situation: Situation, settings: Settings, method: Method, update: Upda
         notes.append("The reference policy is a second copy of the model; adapter updates need none.")
     if settings.packing:
         notes.append("Examples are packed into full-length sequences.")
+    if settings.device == "cpu" and situation.hardware.mkl_leaves_units:
+        notes.append(
+            "Products by oneDNN: MKL leaves this processor's AVX-512 units unused (FT_MAGIC_MATMUL)."
+        )
     return tuple(notes)
