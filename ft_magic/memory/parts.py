@@ -22,8 +22,9 @@ from ft_magic.memory.trained import Size, trained_parameters
 from ft_magic.models import ModelFacts
 from ft_magic.models.architecture import Architecture, architecture
 
-# TRL's chunked loss works on 256 answer tokens at a time.
-_LOSS_CHUNK_TOKENS = 256
+# TRL's chunked loss works on 256 answer tokens at a time and computes their entropy; the loss we put in its place on a
+# CPU works on 128 (``backends/cross_entropy.py``).
+_CHUNKED = {True: Loss("chunked", chunk_tokens=256), False: Loss("chunked", chunk_tokens=128, entropy=False)}
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def _setting(facts: ModelFacts, work: Workload) -> Setting:
         # The Trainer runs 16-bit training under autocast; full fine-tuning keeps fp32 weights beside it on a GPU.
         autocast_width=2 if work.weight_bytes == 2 or (work.gpu and full) else 0,
         optimizer=OPTIMIZERS["adamw_8bit" if quantized and work.gpu else "adamw_torch_fused"],
-        loss=Loss("full") if work.full_logits else Loss("chunked", chunk_tokens=_LOSS_CHUNK_TOKENS),
+        loss=Loss("full") if work.full_logits else _CHUNKED[work.gpu],
         checkpointing="layers" if work.checkpointing else "none",
         frozen_copies=work.frozen_copies,
         twins=work.twins,
