@@ -21,8 +21,8 @@ from work import ROOT, Work
 
 from ft_magic import models
 
-PROGRAMS = ("trl", "trl-free", "ft_magic")
-LENGTHS, BATCHES, RANKS = (64, 128, 256, 512), (1, 2, 4, 8), (4, 16, 64)
+PROGRAMS = ("trl", "ft_magic")
+LENGTHS, BATCHES, RANKS = (64, 128, 256, 512), (1, 2, 4), (4, 16, 64)
 # Layers and width of random Llamas with the demo's vocabulary, and the demo itself.
 SIZES = {"62M": (12, 448), "135M": (30, 576), "362M": (32, 960)}
 _LENGTH = 192  # tokens a row where length is not the question

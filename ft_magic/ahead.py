@@ -71,9 +71,11 @@ class Ahead:
 @contextmanager
 def importing(spec: Mapping[str, Any]) -> Iterator[Ahead | None]:
     """Start a worker for what was asked, as far as that can be told yet; it ends unless it was given a run."""
-    backend, python = spec.get("backend", "auto"), spec.get("python")
-    modules = _modules(str(backend))
-    worker = _begin(python if isinstance(python, str) else sys.executable, modules) if modules else None
+    python, machine = spec.get("python"), hardware.read()
+    module = _module(str(spec.get("backend", "auto")), gpus=bool(machine.gpus))
+    worker = (
+        _begin(python if isinstance(python, str) else sys.executable, module, machine) if module else None
+    )
     try:
         yield worker
     finally:
@@ -83,21 +85,19 @@ def importing(spec: Mapping[str, Any]) -> Iterator[Ahead | None]:
             worker.process.wait()
 
 
-def _modules(backend: str) -> str:
-    """Return the module to import first; empty where nothing heavy will run, or another order may be needed."""
+def _module(backend: str, *, gpus: bool) -> str:
+    """Return the module to import first; empty where nothing heavy will run."""
     if backend in ("trl", "unsloth", "ppo"):
         return f"ft_magic.backends.{backend}"
     if backend != "auto":
         return ""
     # Unsloth must come before trl, and only the plan knows which it will be.
-    return "torch" if hardware.read().gpus and find_spec("unsloth") is not None else "ft_magic.backends.trl"
+    return "torch" if gpus and find_spec("unsloth") is not None else "ft_magic.backends.trl"
 
 
-def _begin(python: str, module: str) -> Ahead | None:
-    machine = hardware.read()
-    environment = inherited(
-        python, process_environment("cuda" if machine.gpus else "cpu", hardware.threads(machine))
-    )
+def _begin(python: str, module: str, machine: hardware.Hardware) -> Ahead | None:
+    device = "cuda" if machine.gpus else "cpu"
+    environment = inherited(python, process_environment(device, hardware.threads(machine)))
     mine, its = socket.socketpair()
     try:
         process = subprocess.Popen(

@@ -7,7 +7,7 @@ import pytest
 from rows import demos
 
 import ft_magic as ft
-from ft_magic import ahead
+from ft_magic import ahead, hardware
 from ft_magic.errors import SpecError
 from ft_magic.run_folder import process_alive
 
@@ -63,17 +63,17 @@ def test_nothing_is_started_ahead_for_a_backend_without_libraries(tiny, runs_fol
 
 
 def test_a_worker_ends_when_the_kernel_that_started_it_goes(tiny):
-    worker = ahead._begin(sys.executable, "json")
+    worker = ahead._begin(sys.executable, "json", hardware.read())
     worker.line.close()
     assert worker.process.wait(20) == 0
 
 
 def test_an_interpreter_that_does_not_exist_is_told_by_the_run(tiny, runs_folder):
-    assert ahead._begin("/nowhere/python", "json") is None
+    assert ahead._begin("/nowhere/python", "json", hardware.read()) is None
 
 
 def test_a_worker_that_died_is_not_handed_a_run(tmp_path):
-    worker = ahead._begin(sys.executable, "json")
+    worker = ahead._begin(sys.executable, "json", hardware.read())
     worker.process.kill()
     while worker.process.poll() is None:
         time.sleep(0.01)
