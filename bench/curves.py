@@ -2,7 +2,7 @@
 
 python bench/curves.py [--steps 3] [--threads N] [--only length batch rank model]
 
-Writes bench/out/curves.json, docs/images/speed.svg and prints Markdown. Needs matplotlib (``pip install ft-magic[dev]``).
+Writes bench/out/curves.json, docs/images/speed.svg and prints Markdown. Needs matplotlib (``pip install ft-magic[bench]``).
 """
 
 from __future__ import annotations
