@@ -69,9 +69,9 @@ class Ahead:
 
 
 @contextmanager
-def importing(spec: Mapping[str, Any]) -> Iterator[Ahead | None]:
+def importing(spec: Mapping[str, Any], machine: hardware.Hardware) -> Iterator[Ahead | None]:
     """Start a worker for what was asked, as far as that can be told yet; it ends unless it was given a run."""
-    python, machine = spec.get("python"), hardware.read()
+    python = spec.get("python")
     module = _module(str(spec.get("backend", "auto")), gpus=bool(machine.gpus))
     worker = (
         _begin(python if isinstance(python, str) else sys.executable, module, machine) if module else None

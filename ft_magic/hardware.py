@@ -94,7 +94,7 @@ def read(root: Path = Path("/")) -> Hardware:
         cpu_cores=_cores(root),
         cpu_name=_cpu_name(cpuinfo),
         cpu_bf16=_bf16_flags(cpuinfo),
-        mkl_leaves_units=_mkl_leaves_units(cpuinfo),
+        mkl_leaves_units=mkl_leaves_units(root),
         memory_total_bytes=total_bytes,
         memory_free_bytes=free_bytes,
         gpus=_gpus(),
@@ -115,6 +115,18 @@ def disk_free_bytes(path: Path | str) -> int:
     while not place.exists() and place != place.parent:
         place = place.parent
     return shutil.disk_usage(place).free
+
+
+def mkl_leaves_units(root: Path = Path("/")) -> bool:
+    """Return whether this is an AMD processor with AVX-512: MKL takes that path on Intel's alone (measured, 2024.2).
+
+    Args:
+        root: where ``proc`` is found.
+    """
+    cpuinfo = _text(root / "proc/cpuinfo")
+    return (
+        _field_of(cpuinfo, "vendor_id") == "AuthenticAMD" and "avx512f" in _field_of(cpuinfo, "flags").split()
+    )
 
 
 def memory_kills(root: Path = Path("/")) -> dict[str, int]:
@@ -242,13 +254,6 @@ def _cpu_name(cpuinfo: str) -> str:
 def _bf16_flags(cpuinfo: str) -> tuple[str, ...]:
     found = _field_of(cpuinfo, "flags", "Features").split()
     return tuple(flag for flag in _BF16_FLAGS if flag in found)
-
-
-def _mkl_leaves_units(cpuinfo: str) -> bool:
-    """Return whether this is an AMD processor with AVX-512: MKL takes that path on Intel's alone (measured, 2024.2)."""
-    return (
-        _field_of(cpuinfo, "vendor_id") == "AuthenticAMD" and "avx512f" in _field_of(cpuinfo, "flags").split()
-    )
 
 
 def _field_of(cpuinfo: str, *names: str) -> str:

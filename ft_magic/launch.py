@@ -65,8 +65,9 @@ def finetune(**spec: Any) -> Run:
         from ft_magic import pipelines  # calls this function for each of its stages
 
         return pipelines.run(**spec)
-    with ahead.importing(spec) as worker:
-        prepared = _prepare(spec)
+    machine = hardware.read()
+    with ahead.importing(spec, machine) as worker:
+        prepared = _prepare(spec, machine)
         folder = _make_folder(prepared)
         plan = prepared.plan
         run = remember(Run(folder.path))
@@ -86,7 +87,7 @@ def make_plan(**spec: Any) -> Plan | PipelinePlan:
         from ft_magic import pipelines
 
         return pipelines.plan(**spec)
-    return _prepare(spec).plan
+    return _prepare(spec, hardware.read()).plan
 
 
 def _is_pipeline(spec: Mapping[str, Any]) -> bool:
@@ -94,7 +95,7 @@ def _is_pipeline(spec: Mapping[str, Any]) -> bool:
     return isinstance(method, str) and method in PIPELINES
 
 
-def _prepare(given: Mapping[str, Any]) -> Prepared:
+def _prepare(given: Mapping[str, Any], machine: hardware.Hardware) -> Prepared:
     spec = parse(intake.as_text(given))
     method = find_method(spec.method)
     check_options(spec, method, find_update(spec.update))  # before anything is loaded or read
@@ -107,7 +108,6 @@ def _prepare(given: Mapping[str, Any]) -> Prepared:
     rewards = intake.rewards_of(method, given, train)
     audit = check_template(Tokenizer.load(folder), train, train_on=spec.train_on)
     advice = _judge(spec, audit) + intake.leakage(train, heldout, spec) + intake.unique_facts(train)
-    machine = hardware.read()
     situation = Situation(
         facts=models.facts(folder),
         model_folder=str(folder),

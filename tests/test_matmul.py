@@ -42,8 +42,7 @@ def test_other_number_formats_keep_theirs():
 _PROGRAM = """
 import torch
 from ft_magic.backends import matmul
-from types import SimpleNamespace
-matmul.hardware.read = lambda: SimpleNamespace(mkl_leaves_units=True)
+matmul.hardware.mkl_leaves_units = lambda: True
 torch.manual_seed(0)
 layer, rows = torch.nn.Linear(300, 400), torch.randn(2, 50, 300, requires_grad=True)
 def gradients():

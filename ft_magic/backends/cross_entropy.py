@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from trl.trainer import sft_trainer
 
+from ft_magic.backends.rows import IGNORED
+
 # Rows of logits alive at once. 128 rows of 49,152 are 25 MB, which a large cache still holds; products of 64 rows are
 # a tenth slower here, those of 256 no faster.
 ROWS = 128
-_IGNORED = -100
 _trl = getattr(sft_trainer, "_chunked_cross_entropy_loss", None)
 
 
@@ -116,7 +117,7 @@ def loss_of_labels(  # noqa: PLR0913, PLR0917  TRL's own signature
         return found
     assert labels is not None
     following = labels[:, 1:]
-    kept = following != _IGNORED
+    kept = following != IGNORED
     hidden = hidden_states[:, :-1][kept]
     loss, right, entropy = _Summed.apply(hidden, lm_head_weight, lm_head_bias, following[kept])
     count = kept.sum()

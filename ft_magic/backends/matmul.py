@@ -36,7 +36,7 @@ def use_fastest() -> str:
         return "onednn"
     if os.environ.get(SWITCH) == "torch" or not torch.backends.mkl.is_available():
         return "torch"
-    if not torch.backends.mkldnn.is_available() or not hardware.read().mkl_leaves_units:
+    if not torch.backends.mkldnn.is_available() or not hardware.mkl_leaves_units():
         return "mkl"
     library = torch.library.Library("aten", "IMPL")
     with warnings.catch_warnings():

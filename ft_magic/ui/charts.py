@@ -38,7 +38,6 @@ _TEXT, _GRID, _BACK = "#7a828c", "rgba(128,128,128,0.25)", "rgba(128,128,128,0.0
 _CLEAR = "rgba(0,0,0,0)"
 # Pixels: a chart keeps its height while a run goes on, so that the page below does not jump.
 _HEAD, _PLOT, _METHOD_ROW, _FOOT = 76, 270, 150, 44
-_SIDE_GAP = 0.06
 _NOTE_LINE, _NOTE_COLUMNS, _MOST_NOTES = 17, 130, 3
 SIGNS = {
     "checkpoint": ("diamond", PURPLE),
